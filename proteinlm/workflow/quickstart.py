@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from proteinlm.data.data_sources import PROVENANCE_FILE, Dataset, find_datasets
+from proteinlm.data.data_sources import CORPUS, PROVENANCE_FILE, Dataset, find_datasets
 from proteinlm.workflow.programs import ROOT, launched, program, working_directory
 from proteinlm.workflow.run_progress import missing_epochs, missing_iterations
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
@@ -234,20 +234,23 @@ def variants_of(size: Size) -> list[str]:
     return without
 
 
-def check_datasets(data: Path, out: Path, tasks: Sequence[str], option: str = "--tasks") -> dict[str, Dataset]:
-    """The data sets in ``data`` by folder name, with a corpus and what training on the tasks needs.
+def check_datasets(
+    data: Path, out: Path, tasks: Sequence[str], option: str = "--tasks", needs_corpus: bool = True
+) -> dict[str, Dataset]:
+    """The data sets in ``data`` by folder name, with what training on the tasks needs and, if needed, a corpus.
 
     Args:
         data: directory of the input files.
         out: directory of the results.
         tasks: names of tasks.
         option: where the user chooses them, for messages.
+        needs_corpus: whether a model is pretrained.
 
     Raises:
         ConfigError: one is missing or lacks a split, or the prepared data would be written to ``data``.
     """
     found = find_datasets(data)
-    if "corpus" not in found:
+    if needs_corpus and CORPUS not in found:
         raise ConfigError(f"{data}: no corpus found (corpus*.fasta or another format; see proteinlm prepare --help)")
     if data == (out / "data").resolve():
         raise ConfigError(

@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 
 from proteinlm.data.data_sources import CORPUS, Dataset
-from proteinlm.workflow.measure_iterations import LONG_SCHEDULE
 from proteinlm.workflow.programs import ROOT, is_clone, launched, program, working_directory
 from proteinlm.workflow.quickstart import (
     FOLDERS,
@@ -42,17 +41,24 @@ from proteinlm.workflow.run_progress import (
     resume_finetuning,
     resume_pretraining,
 )
-from proteinlm.workflow.scale_settings import STAGES, VARIANTS, Scale, committed_scales, read_scale, scale_file
+from proteinlm.workflow.scale_checks import (
+    check_evaluation,
+    check_finetuning,
+    check_leakage,
+    check_pretraining,
+    model_type_of,
+    run_title,
+)
+from proteinlm.workflow.scale_settings import STAGES, Scale, committed_scales, read_scale, scale_file
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
 from tape.errors import ConfigError, quoted
-from tape.evaluation.config import EvalConfig
+from tape.hub.cache import local_model
+from tape.io.run_layout import resolve_model_directory
 from tape.io.writing import check_output_directory
-from tape.registry import registry
 from tape.runtime.cpu import usable_cores
 from tape.runtime.progress import duration
-from tape.similarity.mmseqs import INSTALL, find_mmseqs
 
 RECORDS = "steps"  # below --out: stamps and logs of the steps
 CARD = "model_card.md"
@@ -69,6 +75,7 @@ class Plan:
         out: directory of the results.
         datasets: the data sets in ``data``.
         threads: CPU threads of each finetuning run.
+        model: directory of the model to finetune; None: that of a pretraining run.
     """
 
     scale: Scale
@@ -76,23 +83,25 @@ class Plan:
     out: Path
     datasets: dict[str, Dataset]
     threads: int
+    model: Path | None = None
 
     def steps(self) -> list[Step]:
         """All steps, each after those it depends on."""
         tasks = self.scale.tasks
         steps = [
             replace(prepare_step(self.data, self.out, name, self.datasets), stage="prepare")
-            for name in (CORPUS, *tasks)
+            for name in ((CORPUS, *tasks) if self.model is None else tasks)
         ]
-        steps += self._pretraining()
-        steps.append(replace(convert_step(self.out), stage="convert"))
+        if self.model is None:
+            steps += [*self._pretraining(), replace(convert_step(self.out), stage="convert")]
         steps += [self._leakage(task, split) for task in self.scale.leakage_tasks for split in self._splits(task)]
         for seed in self.scale.seeds:  # outermost, so that an interrupted run has all cells with fewer seeds
             for task in tasks:
                 for variant in self.scale.variants:
                     steps += self._finetune(task, variant, seed)
         comparisons = self._comparisons(steps)
-        return [*steps, *comparisons, self._report(steps), self._card(comparisons)]
+        card = [self._card(comparisons)] if self.model is None else []
+        return [*steps, *comparisons, self._report(steps), *card]
 
     # --- pretraining ------------------------------------------------------------------------------------------------
 
@@ -162,17 +171,19 @@ class Plan:
         return chosen or evaluated_splits(dataset)
 
     def _leakage(self, task: str, split: str) -> Step:
-        corpus = [word for path in self.datasets[CORPUS].splits["train"].paths for word in ("--corpus", str(path))]
+        corpus = self.datasets[CORPUS].splits["train"].paths if CORPUS in self.datasets else ()
         folder = FOLDERS[task]
         return Step(
             f"leakage_{task}_{split}",
             (
                 *(*program("leakage"), "--task", task, "--split", split),
-                *("--data_dir", str(self.out / "data"), *corpus, *self.scale.leakage),
+                *("--data_dir", str(self.out / "data")),
+                *(word for path in corpus for word in ("--corpus", str(path))),
+                *self.scale.leakage,
             ),
             (self.out / "data" / folder / f"leakage_{split}.tsv",),
             after=(f"prepare_{folder}",),
-            inputs=tuple(self.datasets[CORPUS].splits["train"].paths),
+            inputs=tuple(corpus),
             title=f"{task}: relatives of {split} in the training data and the corpus",
             weight=20,
             stage="leakage",
@@ -180,13 +191,13 @@ class Plan:
 
     def _run(self, task: str, variant: str) -> Path:
         """The directory of the runs of all seeds."""
-        return self.out / "results" / f"{task}_{_model(variant)}_{variant}"
+        return self.out / "results" / f"{task}_{model_type_of(variant)}_{variant}"
 
     def _finetune(self, task: str, variant: str, seed: int) -> list[Step]:
         """Finetuning and evaluation of one model."""
-        directory, model = self._run(task, variant), _model(variant)
+        directory, model = self._run(task, variant), model_type_of(variant)
         run = directory / f"seed_{seed}"
-        name, title = f"{task}_{variant}_{seed}", _title(task, variant, seed)
+        name, title = f"{task}_{variant}_{seed}", run_title(task, variant, seed)
         data = ("--data_dir", str(self.out / "data"))
         train = (
             *(*program("train"), model, task, *data, *self._start(variant), "--seed", str(seed)),
@@ -198,7 +209,8 @@ class Plan:
             f"finetune_{name}",
             train,
             (run,),
-            after=(f"prepare_{FOLDERS[task]}", *(() if variant == "onehot" else ("convert",))),
+            after=(f"prepare_{FOLDERS[task]}", *(() if self.model or variant == "onehot" else ("convert",))),
+            inputs=() if self.model is None or variant == "onehot" else (self.model,),
             title=title,
             weight=20,
             environment=environment,
@@ -226,11 +238,12 @@ class Plan:
 
     def _start(self, variant: str) -> tuple[str, ...]:
         """The options of the initial weights."""
+        model = self.model or self.out / "model"
         if variant == "onehot":
             return ()
         if variant == "random":  # other weights for each seed
-            return ("--model_config_file", str(self.out / "model" / "config.json"))
-        return ("--from_pretrained", str(self.out / "model"), *(("--freeze",) if variant == "frozen" else ()))
+            return ("--model_config_file", str(model / "config.json"))
+        return ("--from_pretrained", str(model), *(("--freeze",) if variant == "frozen" else ()))
 
     # --- results ----------------------------------------------------------------------------------------------------
 
@@ -257,10 +270,10 @@ class Plan:
         return found
 
     def _report(self, steps: Sequence[Step]) -> Step:
-        command = (*program("report"), str(self.out / "results"), "--pretraining", str(self._save))
+        pretraining = ("--pretraining", str(self._save)) if self.model is None else ()
         return Step(
             "report",
-            (*command, "--out", str(self.out / "report")),
+            (*program("report"), str(self.out / "results"), *pretraining, "--out", str(self.out / "report")),
             (self.out / "report",),
             after=tuple(step.name for step in steps if step.stage == "evaluate"),
             title="report",
@@ -314,106 +327,28 @@ def _missing_iterations(save: Path, iterations: int | Path) -> str:
     return missing_iterations(save, number)
 
 
-def _title(task: str, variant: str, seed: int) -> str:
-    """A finetuning run, for progress and messages."""
-    return f"{task} from {VARIANTS[variant]}, seed {seed}"
-
-
-def _model(variant: str) -> str:
-    return "onehot" if variant == "onehot" else "transformer"
-
-
 def plan(scale: Scale, data: Path, out: Path, jobs: int) -> list[Step]:
     """All steps of a scale.
 
     Raises:
         ConfigError: ``data`` lacks what the scale needs.
     """
-    datasets = check_datasets(data, out, scale.tasks, f"run.tasks in {scale.file}")
-    return Plan(scale, data, out, datasets, max(1, usable_cores() // jobs)).steps()
+    datasets = check_datasets(data, out, scale.tasks, f"run.tasks in {scale.file}", not scale.model)
+    return Plan(scale, data, out, datasets, max(1, usable_cores() // jobs), model_directory(scale)).steps()
 
 
-def check_pretraining(scale: Scale) -> None:
-    """Check the options of pretraining together, as its command does.
-
-    Raises:
-        ConfigError: they contradict each other. Names the file.
-    """
-    from pretrain.config.arguments import parse_arguments
-    from pretrain.config.flags import make_parser as make_pretrain_parser
-
-    length = () if scale.measure is None else ("--train-iters", str(LONG_SCHEDULE))
-    words = [*scale.pretrain, *length, "--data-path", "corpus"]
-    try:
-        options = make_pretrain_parser().parse_args(words)
-        ranks = options.tensor_model_parallel_size * options.pipeline_model_parallel_size
-        parse_arguments(words, ranks)
-    except ConfigError as error:
-        raise ConfigError(f"{scale.file}: pretrain: {error}") from error
-
-
-def check_finetuning(scale: Scale, data: Path, out: Path) -> None:
-    """Check the options of each finetuning run together, as its command does.
-
-    Args:
-        scale: the settings.
-        data, out: existing or new directories, as for :func:`plan`.
+def model_directory(scale: Scale) -> Path | None:
+    """The directory of ``run.model``, of a run that of its best epoch; None if there is none.
 
     Raises:
-        ConfigError: options contradict each other, the task or the variant. Names the file and the run.
+        ConfigError: it is no model directory.
     """
-    from tape.cli.train import finetune_config
-
-    for (task, variant), words in scale.finetune.items():
-        for seed in scale.seeds:
-            own = ("--seed", str(seed), *(("--freeze",) if variant == "frozen" else ()))
-            places = ("--data_dir", str(data), "--output_dir", str(out))
-            try:
-                finetune_config([_model(variant), task, *own, *places, *words], raises_errors=True)
-            except ConfigError as error:
-                raise ConfigError(f"{scale.file}: finetune: {_title(task, variant, seed)}: {error}") from error
-
-
-def check_evaluation(scale: Scale, data: Path, out: Path) -> None:
-    """Check the options of evaluation with each task, as its command does: it runs after pretraining and finetuning.
-
-    Args:
-        scale, data, out: as for :func:`check_finetuning`.
-
-    Raises:
-        ConfigError: a value is out of range, or a task lacks a metric. Names the file and the task.
-    """
-    from tape.cli.evaluate import eval_config
-
-    for task in scale.tasks:
-        places = ("--data_dir", str(data), "--output_dir", str(out))
-        try:
-            config = eval_config(["transformer", task, str(out / "model"), *places, *scale.evaluate])
-            if isinstance(config, EvalConfig) and config.metrics:
-                _check_metrics(config.metrics, task)
-        except ConfigError as error:
-            raise ConfigError(f"{scale.file}: evaluate: {task}: {error}") from error
-
-
-def _check_metrics(names: Sequence[str], task: str) -> None:
-    from tape.evaluation.evaluate import check_metrics  # imports torch
-
-    task_type = registry.get_task_spec(task).task_type
-    if task_type is not None:  # else it is that of the data
-        check_metrics(names, task, task_type)
-
-
-def check_leakage(scale: Scale) -> None:
-    """Check that the program for the search for relatives is installed: the search runs after pretraining.
-
-    Raises:
-        ConfigError: it is not. Says how to install it, and how to do without.
-    """
-    if scale.leakage_tasks and "exact" not in scale.leakage and find_mmseqs() is None:
-        raise ConfigError(
-            f"{scale.file}: leakage: MMseqs2 is not installed: {INSTALL}; or search for the relatives of no task with"
-            " [leakage] tasks = []"
-        )
+    if not scale.model:
+        return None
+    directory = resolve_model_directory(local_model(scale.model)).resolve()
+    if not (directory / "config.json").is_file():
+        raise ConfigError(f"{scale.file}: run.model: {directory} has no config.json; give a model directory or a name")
+    return directory
 
 
 def _data(name: Path) -> Path:
@@ -463,7 +398,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run, or with ``--dry-run`` print, the steps of the command line."""
     options = make_parser().parse_intermixed_args(arguments)  # stages may follow options
     began, scale = time.monotonic(), read_scale(scale_file(options.scale), list(TASKS.values()))
-    check_pretraining(scale)
+    if not scale.model:
+        check_pretraining(scale)
     data = options.data or _data(scale.data)
     out = (options.out or _default_out(scale)).resolve()
     jobs = options.jobs or scale.jobs

@@ -2,7 +2,8 @@
 
     extends = SCALE           optional, before the tables: another scale, or a TOML file relative to this one, which has
                               all settings that this file does not have
-    [run]                     tasks, variants, seeds, data, and optionally splits = {TASK = [...]}, jobs, launcher
+    [run]                     tasks, variants, seeds, data, and optionally splits = {TASK = [...]}, jobs, launcher;
+                              model: a model to finetune instead of pretraining one
     [pretrain]                options of pretrain/pretrain_tape.py
     [measure]                 instead of pretrain.train-iters: minutes of training, and steps to measure the speed with
     [finetune]                options of tape_train.py, for all runs
@@ -75,6 +76,7 @@ class Scale:
         splits: task -> test splits; a task without an entry is evaluated on all.
         jobs: number of finetuning runs at the same time.
         launcher: words before the command of pretraining, such as those of ``srun`` or ``torchrun``.
+        model: name or directory of the model to finetune; empty: one is pretrained.
         pretrain: command-line words of pretraining.
         measure: how the number of iterations is found; None: it is in ``pretrain``.
         finetune: (task, variant) -> command-line words.
@@ -93,6 +95,7 @@ class Scale:
     splits: Mapping[str, tuple[str, ...]]
     jobs: int
     launcher: tuple[str, ...]
+    model: str
     pretrain: tuple[str, ...]
     measure: Measure | None
     finetune: Mapping[tuple[str, str], tuple[str, ...]]
@@ -183,6 +186,9 @@ def _content(file: Path, extended_by: Sequence[Path] = ()) -> tuple[dict[str, An
 
 def _adapt(base: dict[str, Any], content: Mapping[str, Any]) -> None:
     """Remove from ``base`` what settings of ``content`` stand instead of, or exclude."""
+    if "model" in _table(content, "run"):
+        for name in ("pretrain", "measure"):
+            base.pop(name, None)
     if "measure" in content:
         _table(base, "pretrain").pop("train-iters", None)
     if "train-iters" in _table(content, "pretrain"):
@@ -263,7 +269,10 @@ class _Tables:
         run = self._run(content.get("run", {}), tasks)
         measure = self._measure(content.get("measure"))
         pretrain = self._given("pretrain", content.get("pretrain", {}))
-        self._check_required(pretrain, measure)
+        if not run["model"]:
+            self._check_required(pretrain, measure)
+        elif pretrain or measure is not None:
+            raise self.error("run.model", "leaves nothing to pretrain; leave out it, or [pretrain] and [measure]")
         finetune = {
             key: self.words("finetune", table, f"finetune.{'.'.join(key)}")
             for key, table in self._finetune(content.get("finetune", {}), run["tasks"], run["variants"], tasks).items()
@@ -291,14 +300,15 @@ class _Tables:
         )
 
     def _run(self, table: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-        self.check_names("run.", table, ("tasks", "variants", "seeds", "data", "splits", "jobs", "launcher"))
+        self.check_names("run.", table, ("tasks", "variants", "seeds", "data", "splits", "jobs", "launcher", "model"))
         tasks = self._list("run.tasks", table.get("tasks", list(known)), str, known)
         variants = self._list("run.variants", table.get("variants", list(VARIANTS)), str, tuple(VARIANTS))
         splits = table.get("splits", {})
         self._check_type("run.splits", splits, (dict,), "a table of lists by task")
         self.check_names("run.splits.", splits, known)
-        data, jobs = table.get("data", "data"), table.get("jobs", 1)
+        data, jobs, model = table.get("data", "data"), table.get("jobs", 1), table.get("model", "")
         self._check_type("run.data", data, (str,), "the name of a directory")
+        self._check_type("run.model", model, (str,), "the name or the directory of a model")
         self._check_positive("run.jobs", jobs, (int,), "a number")
         return {
             "tasks": tasks,
@@ -308,6 +318,7 @@ class _Tables:
             "splits": {task: self._list(f"run.splits.{task}", names, str) for task, names in splits.items()},
             "jobs": jobs,
             "launcher": self._list("run.launcher", table.get("launcher", []), str, may_be_empty=True),
+            "model": model,
         }
 
     def _list(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from proteinlm.workflow import reproduce
+from proteinlm.workflow import reproduce, scale_checks
 from proteinlm.workflow.quickstart import ROOT, SAMPLE, TASKS
 from proteinlm.workflow.scale_settings import Measure, Scale, read_scale, scale_file
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.errors import ConfigError
+from tape.hub.bundled import bundled_model
+from tape.main import run_train
 
 NAMES = list(TASKS.values())
 
@@ -155,10 +158,10 @@ def test_the_search_for_relatives_needs_its_program_before_anything_runs(
     tmp_path: Path, toy: Scale, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    reproduce.check_leakage(toy)
+    scale_checks.check_leakage(toy)
     with pytest.raises(ConfigError, match=r"toy\.toml: leakage: MMseqs2 is not installed: apt install .*tasks = \[\]"):
-        reproduce.check_leakage(replace(toy, leakage_tasks=("stability",)))
-    reproduce.check_leakage(replace(toy, leakage=("--method", "exact"), leakage_tasks=("stability",)))
+        scale_checks.check_leakage(replace(toy, leakage_tasks=("stability",)))
+    scale_checks.check_leakage(replace(toy, leakage=("--method", "exact"), leakage_tasks=("stability",)))
 
 
 def test_a_split_that_the_data_lack_is_refused(tmp_path: Path, toy: Scale) -> None:
@@ -233,6 +236,71 @@ def test_a_run_that_was_killed_twice_continues_to_the_model_card(
     assert "tape_train.py" not in repeated
 
 
+def with_model(tmp_path: Path, model: str, base: str = "toy") -> Scale:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'extends = "{base}"\n[run]\nmodel = "{model}"\ntasks = ["stability"]\n')
+    return read_scale(file, NAMES)
+
+
+def test_a_model_of_the_users_is_finetuned_instead_of_a_pretrained_one(tmp_path: Path) -> None:
+    steps = reproduce.plan(with_model(tmp_path, "proteinlm-mini", "cpu"), SAMPLE, tmp_path / "out", jobs=1)
+    assert {step.stage for step in steps} == {"prepare", "leakage", "finetune", "evaluate", "report"}
+    assert [step.name for step in steps if step.stage == "prepare"] == ["prepare_stability"]
+    model = bundled_model("proteinlm-mini")
+    found = {step.name: step for step in steps}
+    for variant, words in (
+        ("onehot", ""),
+        ("random", f" --model_config_file {model}/config.json"),
+        ("frozen", f" --from_pretrained {model} --freeze"),
+        ("pretrained", f" --from_pretrained {model}"),
+    ):
+        step = found[f"finetune_stability_{variant}_42"]
+        assert f"--data_dir {tmp_path}/out/data{words} --seed 42" in command_line(step)
+        assert step.after == ("prepare_stability",)
+        assert step.inputs == ((model,) if words else ())
+    assert "--pretraining" not in command_line(found["report"])
+
+
+def test_a_model_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"mine\.toml: run\.model: .*nothing has no config\.json; give a model"):
+        reproduce.plan(with_model(tmp_path, f"{tmp_path}/nothing"), SAMPLE, tmp_path / "out", jobs=1)
+
+
+def test_a_model_needs_no_corpus(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(SAMPLE, data, ignore=shutil.ignore_patterns("corpus*", "provenance.json"))
+    steps = reproduce.plan(with_model(tmp_path, "proteinlm-mini", "cpu"), data, tmp_path / "out", jobs=1)
+    (search,) = (step for step in steps if step.stage == "leakage")
+    assert "--corpus" not in search.command
+    with pytest.raises(ConfigError, match="no corpus found"):
+        reproduce.plan(read_scale(scale_file("toy"), NAMES), data, tmp_path / "out", jobs=1)
+
+
+@pytest.mark.slow
+def test_the_table_of_a_model_repeats_nothing_but_for_another_model(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model" / "0"
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    words = [word for name, size in sizes.items() for word in ("--config", f"{name}={size}")]
+    run_train(["transformer", "masked_language_modeling", *words, "--force_save", str(model.parent), "--no_cuda"])
+    settings = tmp_path / "mine.toml"
+    settings.write_text(
+        f'[run]\nmodel = "{model}"\ntasks = ["stability"]\nvariants = ["random", "pretrained"]\n'
+        "[finetune]\nnum_train_epochs = 1\nmax_train_samples = 40\n[evaluate]\nbootstrap = 20\n"
+    )
+    arguments = [str(settings), "--data", str(SAMPLE), "--out", str(tmp_path / "out")]
+    reproduce.main(arguments)
+    assert (tmp_path / "out" / "report" / "table.md").is_file()
+    assert (tmp_path / "out" / "comparisons" / "stability.md").is_file()
+    capfd.readouterr()
+    reproduce.main(arguments)
+    assert "tape_train.py" not in capfd.readouterr().out
+    (model / "note.txt").write_text("another model")
+    reproduce.main(arguments)
+    assert capfd.readouterr().out.count("tape_train.py") == 2
+
+
 @pytest.mark.parametrize(
     ("base", "settings", "message"),
     [
@@ -278,4 +346,4 @@ def test_options_that_contradict_each_other_are_refused_before_anything_runs(
 def test_a_measured_number_of_iterations_may_have_a_warm_up(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('extends = "cpu"\n[measure]\nminutes = 10\n')
-    reproduce.check_pretraining(read_scale(file, NAMES))
+    scale_checks.check_pretraining(read_scale(file, NAMES))

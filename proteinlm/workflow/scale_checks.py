@@ -1,0 +1,106 @@
+"""Checks of a scale's settings before anything runs: options together, as their commands check them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from proteinlm.workflow.measure_iterations import LONG_SCHEDULE
+from proteinlm.workflow.scale_settings import VARIANTS, Scale
+from tape.errors import ConfigError
+from tape.evaluation.config import EvalConfig
+from tape.registry import registry
+from tape.similarity.mmseqs import INSTALL, find_mmseqs
+
+
+def run_title(task: str, variant: str, seed: int) -> str:
+    """A finetuning run, for progress and messages."""
+    return f"{task} from {VARIANTS[variant]}, seed {seed}"
+
+
+def model_type_of(variant: str) -> str:
+    """The model type of a variant, as commands name it."""
+    return "onehot" if variant == "onehot" else "transformer"
+
+
+def check_pretraining(scale: Scale) -> None:
+    """Check the options of pretraining together, as its command does.
+
+    Raises:
+        ConfigError: they contradict each other. Names the file.
+    """
+    from pretrain.config.arguments import parse_arguments
+    from pretrain.config.flags import make_parser as make_pretrain_parser
+
+    length = () if scale.measure is None else ("--train-iters", str(LONG_SCHEDULE))
+    words = [*scale.pretrain, *length, "--data-path", "corpus"]
+    try:
+        options = make_pretrain_parser().parse_args(words)
+        ranks = options.tensor_model_parallel_size * options.pipeline_model_parallel_size
+        parse_arguments(words, ranks)
+    except ConfigError as error:
+        raise ConfigError(f"{scale.file}: pretrain: {error}") from error
+
+
+def check_finetuning(scale: Scale, data: Path, out: Path) -> None:
+    """Check the options of each finetuning run together, as its command does.
+
+    Args:
+        scale: the settings.
+        data, out: existing or new directories, as for :func:`plan`.
+
+    Raises:
+        ConfigError: options contradict each other, the task or the variant. Names the file and the run.
+    """
+    from tape.cli.train import finetune_config
+
+    for (task, variant), words in scale.finetune.items():
+        for seed in scale.seeds:
+            own = ("--seed", str(seed), *(("--freeze",) if variant == "frozen" else ()))
+            places = ("--data_dir", str(data), "--output_dir", str(out))
+            try:
+                finetune_config([model_type_of(variant), task, *own, *places, *words], raises_errors=True)
+            except ConfigError as error:
+                raise ConfigError(f"{scale.file}: finetune: {run_title(task, variant, seed)}: {error}") from error
+
+
+def check_evaluation(scale: Scale, data: Path, out: Path) -> None:
+    """Check the options of evaluation with each task, as its command does: it runs after pretraining and finetuning.
+
+    Args:
+        scale, data, out: as for :func:`check_finetuning`.
+
+    Raises:
+        ConfigError: a value is out of range, or a task lacks a metric. Names the file and the task.
+    """
+    from tape.cli.evaluate import eval_config
+
+    for task in scale.tasks:
+        places = ("--data_dir", str(data), "--output_dir", str(out))
+        try:
+            config = eval_config(["transformer", task, str(out / "model"), *places, *scale.evaluate])
+            if isinstance(config, EvalConfig) and config.metrics:
+                _check_metrics(config.metrics, task)
+        except ConfigError as error:
+            raise ConfigError(f"{scale.file}: evaluate: {task}: {error}") from error
+
+
+def _check_metrics(names: Sequence[str], task: str) -> None:
+    from tape.evaluation.evaluate import check_metrics  # imports torch
+
+    task_type = registry.get_task_spec(task).task_type
+    if task_type is not None:  # else it is that of the data
+        check_metrics(names, task, task_type)
+
+
+def check_leakage(scale: Scale) -> None:
+    """Check that the program for the search for relatives is installed: the search runs after pretraining.
+
+    Raises:
+        ConfigError: it is not. Says how to install it, and how to do without.
+    """
+    if scale.leakage_tasks and "exact" not in scale.leakage and find_mmseqs() is None:
+        raise ConfigError(
+            f"{scale.file}: leakage: MMseqs2 is not installed: {INSTALL}; or search for the relatives of no task with"
+            " [leakage] tasks = []"
+        )
