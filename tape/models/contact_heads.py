@@ -124,10 +124,12 @@ class _Part:
     Attributes:
         rows: the proteins.
         pairs: (b, 2, L, L) logits; L is at least the length of its proteins.
+        residues: the length of the longest of its proteins, or L.
     """
 
     rows: slice
     pairs: Tensor
+    residues: int
 
     def labels(self, targets: Tensor) -> Tensor:
         """The targets (b, L, L) of the part among those of the batch."""
@@ -264,12 +266,14 @@ class PairwiseContactPredictionHead(nn.Module):
         for row, length in enumerate(lengths.tolist()):
             residues = length - _SPECIAL_TOKENS
             stop = min(residues + -residues % multiple + 1, inputs.shape[1] - 1)
-            pairs = self.predict["1"](inputs[row : row + 1, 1:stop], dropout)[..., :residues, :residues]
-            parts.append(self._part(slice(row, row + 1), pairs))
+            pairs = self.predict["1"](inputs[row : row + 1, 1:stop], dropout)
+            parts.append(self._part(slice(row, row + 1), pairs, residues))
         return parts
 
-    def _part(self, rows: slice, pairs: Tensor) -> _Part:
-        return _Part(rows, pairs if self.separation is None else pairs + self.separation(pairs.shape[-1]))
+    def _part(self, rows: slice, pairs: Tensor, residues: int | None = None) -> _Part:
+        length = pairs.shape[-1]
+        logits = pairs if self.separation is None else pairs + self.separation(length)
+        return _Part(rows, logits, length if residues is None else residues)
 
     def _tower(self, pairs: Tensor, mask: Tensor | None) -> Tensor:
         if pairs.device.type == "cpu" and not is_captured():  # up to 13 % faster there than channels first
@@ -293,8 +297,8 @@ def _saves_time(lengths: Tensor, longest: int) -> bool:
 
 
 def _padded(parts: list[_Part], length: int) -> Tensor:
-    """The logits of all parts, (B, length, length, 2), 0 beyond the length of a part."""
-    logits = [part.pairs.permute(0, 2, 3, 1) for part in parts]
+    """The logits of all parts, (B, length, length, 2), 0 beyond the residues of a part."""
+    logits = [part.pairs[..., : part.residues, : part.residues].permute(0, 2, 3, 1) for part in parts]
     if len(parts) == 1:
         return logits[0].contiguous()
     missing = [length - own.shape[1] for own in logits]
