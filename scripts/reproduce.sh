@@ -2,7 +2,7 @@
 # The table of downstream results, from the repository and the data, at the scale of the machine:
 #
 #   bash scripts/reproduce.sh toy                          a rehearsal on the embedded sample, in minutes
-#   bash scripts/reproduce.sh cpu --data ../shared/data    two cores, 2 to 2.5 hours
+#   bash scripts/reproduce.sh cpu --data ../shared/data    two cores, about 2.5 hours
 #   bash scripts/reproduce.sh cpu-8h                       the model of the table in docs/results.md, three seeds
 #   bash scripts/reproduce.sh h100-30min                   half an hour of one GPU
 #   bash scripts/reproduce.sh 200m pretrain --dry-run      ProteinLM's size; prints the commands of a stage (needs data/)
