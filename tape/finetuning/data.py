@@ -86,9 +86,7 @@ def load_training_data(
 def _drawn(indices: np.ndarray, number: int, seed: int) -> np.ndarray:
     """``number`` of the indices in ascending order; fewer ones with the same seed are among them."""
     if number >= indices.size:
-        logger.warning(
-            "--max_train_samples %d: there are only %d training proteins; all are used", number, indices.size
-        )
+        logger.warning("--max_train_samples %d: all %d training proteins are used", number, indices.size)
         return indices
     logger.info("--max_train_samples %d: drawn from %d training proteins with seed %d", number, indices.size, seed)
     return np.sort(np.random.default_rng(seed).permutation(indices)[:number])

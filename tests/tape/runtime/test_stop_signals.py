@@ -7,11 +7,20 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from tape.interrupts import SAME_REQUEST_SECONDS
 from tape.runtime.stop_signals import STOP_SIGNALS, StopSignals, ignore_stop_signals_in_worker, stop_signals_blocked
+
+
+@pytest.fixture(autouse=True)
+def without_nohup() -> Iterator[None]:
+    """A hangup that ``nohup`` ignores stays ignored, in tests that run under it, too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
