@@ -87,8 +87,10 @@ class MaskedLMObjective(nn.Module):
         return F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
 
     def _predictions(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """The predicted positions and their labels, with further ones that are ignored, for one of a few sizes."""
-        missing = rounded_size(batch.predictions) - batch.predictions if self._few_sizes else 0
+        """The predicted positions and their labels; with further ones, which are ignored, if they have few sizes."""
+        if not self._few_sizes:
+            return batch.predicted, batch.labels
+        missing = rounded_size(batch.predictions) - batch.predictions
         return F.pad(batch.predicted, (0, missing)), F.pad(batch.labels, (0, missing), value=IGNORED)
 
     def _embed(self, batch: MicroBatch) -> Tensor:

@@ -139,7 +139,7 @@ class FinetuneDataConfig:
         data_dir: directory with one folder per task.
         tokenizer: name of the vocabulary.
         max_length: longer proteins are excluded from training (never from evaluation); None: no limit.
-        max_train_samples: number of proteins to train on, drawn from the others at random; None: all.
+        max_train_samples: number of proteins to train on, drawn at random from those that are short enough; None: all.
         length: what to do with proteins longer than the model's position table: error, crop or window.
         records: columns of the sequence and the id.
         table: a user's own table, instead of ``data_dir``.

@@ -22,8 +22,7 @@ from .batch_norm import MaskedBatchNorm
 from .graph_capture import is_captured
 from .heads import IGNORED, HeadOutput, is_labeled
 from .input_checks import check_classes
-from .kernel_shapes import SLOT_MULTIPLE, compiles_each_shape
-from .low_precision import product_dtype
+from .kernel_shapes import SLOT_MULTIPLE, needs_few_shapes
 from .unpadding import lengths_of
 
 _CHANNELS = 64
@@ -261,7 +260,7 @@ class PairwiseContactPredictionHead(nn.Module):
         lengths = None if mask is None or inputs.device.type != "cpu" or is_captured() else lengths_of(mask)
         if lengths is None or not _saves_time(lengths, inputs.shape[1]):
             return [self._part(slice(None), self.predict["1"](inputs[:, 1:-1], dropout))]
-        multiple = SLOT_MULTIPLE if compiles_each_shape(inputs.device, product_dtype(inputs)) else 1
+        multiple = SLOT_MULTIPLE if needs_few_shapes(inputs) else 1
         parts = []
         for row, length in enumerate(lengths.tolist()):
             residues = length - _SPECIAL_TOKENS

@@ -9,6 +9,7 @@ therefore padded to one of a few sizes, and single proteins to a multiple of 16 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from . import low_precision
 
@@ -25,3 +26,8 @@ def rounded_size(size: int) -> int:
 def compiles_each_shape(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether matrix products in ``dtype`` have a kernel for each shape."""
     return device.type == "cpu" and dtype.itemsize < 4 and low_precision.is_native(dtype)
+
+
+def needs_few_shapes(values: Tensor) -> bool:
+    """Whether matrix products with these values have a kernel for each shape."""
+    return compiles_each_shape(values.device, low_precision.operand_dtype(values))

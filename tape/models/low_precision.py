@@ -82,8 +82,8 @@ def is_native(dtype: torch.dtype) -> bool:
     return dtype.itemsize >= 4 or is_fast("cpu", dtype)
 
 
-def product_dtype(values: Tensor) -> torch.dtype:
-    """Data type of matrix products with these values: that of autocast, if it is active."""
+def operand_dtype(values: Tensor) -> torch.dtype:
+    """Data type of these values as operands of a matrix product: that of autocast, if it is active, also emulated."""
     device = values.device.type
     is_active = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if is_active else values.dtype

@@ -35,8 +35,7 @@ from .activations import activation
 from .attention import AttentionCore, PackedLayout
 from .dropout import Dropout
 from .input_checks import check_inputs
-from .kernel_shapes import compiles_each_shape
-from .low_precision import product_dtype
+from .kernel_shapes import needs_few_shapes
 from .modeling_utils import MLMHead, ProteinModel, normal_initialization, tie
 from .neighbor_attention import neighbor_start
 from .unpadding import Unpadding, is_unpadded
@@ -398,8 +397,7 @@ class ProteinBertModel(ProteinBertAbstractModel):
             key_mask = None
         unpadding = None
         if key_mask is not None and position_ids is None and not self.config.output_attentions:
-            dtype = product_dtype(self.embeddings.word_embeddings.weight)
-            unpadding = Unpadding.of(key_mask, compiles_each_shape(key_mask.device, dtype))
+            unpadding = Unpadding.of(key_mask, needs_few_shapes(self.embeddings.word_embeddings.weight))
         if unpadding is not None:
             hidden = self.embeddings(unpadding.unpad(input_ids), packing=unpadding.layout)
             packed, *others = self.encoder(hidden, packing=unpadding.layout)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from . import low_precision
 from .graph_capture import is_captured
-from .kernel_shapes import compiles_each_shape, rounded_size
+from .kernel_shapes import needs_few_shapes, rounded_size
 from .unpadding import RealTokens, lengths_of
 
 
@@ -59,7 +59,7 @@ class SeparatedRow:
         protein = real.index // length
         slot = torch.arange(len(protein), device=features.device) + reach * protein
         slots = len(protein) + reach * (batch - 1)
-        if compiles_each_shape(features.device, low_precision.product_dtype(features)):
+        if needs_few_shapes(features):
             slots = rounded_size(slots)
         is_separator = torch.ones(slots, dtype=torch.bool, device=features.device).index_fill_(0, slot, False)
         return cls(real, slots, slot, is_separator.nonzero().squeeze(1))
@@ -94,7 +94,7 @@ def convolve(row: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         padded = F.pad(products.float() if products.dtype.itemsize < 4 else products, (0, 0, 0, 0, reach, reach))
         total = sum((padded[first : first + slots, first] for first in range(1, width)), padded[:slots, 0])
         return (total + bias).to(products.dtype)
-    if slots >= channels and low_precision.uses_tiles(low_precision.product_dtype(row)):
+    if slots >= channels and low_precision.uses_tiles(low_precision.operand_dtype(row)):
         # The row as an image of height 1 whose channels are last in memory, as the kernel reads them. It computes the
         # same numbers without two transposed copies. With fewer slots, arranging the weight would take longer.
         image = row[None, None].permute(0, 3, 1, 2)

@@ -75,19 +75,12 @@ def test_a_run_trains_on_them_and_validates_on_all(train: Train, data: Path, cap
 
 def test_a_resumed_run_keeps_its_proteins(train: Train, data: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 1, "--max_train_samples", 6, data=data)
-    resume = [
-        "transformer",
-        "stability",
-        "--from_pretrained",
-        str(run),
-        "--resume_from_checkpoint",
-        "--log_level",
-        "20",
-    ]
+    epochs = ["--num_train_epochs", "2", "--log_level", "20"]
+    resume = ["transformer", "stability", "--from_pretrained", str(run), "--resume_from_checkpoint", *epochs]
     for options in (("--seed", "7"), ("--max_train_samples", "7")):
         with pytest.raises(ConfigError, match=r"trained with other data: SHA-256 \w+ of train_samples then"):
-            run_train([*resume, "--num_train_epochs", "2", *options])
-    run_train([*resume, "--num_train_epochs", "2", "--log_level", "20"])
+            run_train([*resume, *options])
+    run_train(resume)
     assert "--max_train_samples 6: drawn from 40 training proteins with seed 42" in caplog.text
 
 

@@ -169,7 +169,7 @@ def contact_batch(residues):
 def test_a_linear_contact_head_computes_each_protein_without_padding(separations, few_shapes, monkeypatch):
     """Loss, P@L/5, logits of real pairs and gradients are those of the padded batch."""
     monkeypatch.setattr(contact_heads, "_PAIRS_PER_PART", 0)
-    monkeypatch.setattr(contact_heads, "compiles_each_shape", lambda device, dtype: few_shapes)
+    monkeypatch.setattr(contact_heads, "needs_few_shapes", lambda values: few_shapes)
     states, targets, mask, real = contact_batch([9, 40, 1, 33])
     results, sizes = [], []
     for lengths in (contact_heads.lengths_of, lambda mask: None):

@@ -138,7 +138,7 @@ def test_model_and_recomputed_blocks_agree(
 
 def test_products_are_computed_in_the_format_of_autocast() -> None:
     weight = torch.ones(2)
-    assert low_precision.product_dtype(weight) == torch.float32
-    assert low_precision.product_dtype(weight.to("meta", torch.float16)) == torch.float16  # has no autocast
+    assert low_precision.operand_dtype(weight) == torch.float32
+    assert low_precision.operand_dtype(weight.to("meta", torch.float16)) == torch.float16  # has no autocast
     with torch.autocast("cpu", torch.bfloat16):
-        assert low_precision.product_dtype(weight) == torch.bfloat16
+        assert low_precision.operand_dtype(weight) == torch.bfloat16

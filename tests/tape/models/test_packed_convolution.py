@@ -99,7 +99,7 @@ def test_format_of_products_is_that_of_autocast(monkeypatch: pytest.MonkeyPatch)
 def test_head_computes_the_same_as_on_the_padded_batch(
     training: bool, lengths: tuple[int, ...], with_mask: bool, few_sizes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packed_convolution, "compiles_each_shape", lambda device, dtype: few_sizes)
+    monkeypatch.setattr(packed_convolution, "needs_few_shapes", lambda values: few_sizes)
     features, mask = batch(lengths)
     real = mask if with_mask else torch.ones_like(mask)
     results = []
@@ -144,7 +144,7 @@ def test_nothing_is_computed_on_padding(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_rows_have_few_sizes_where_each_has_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_convolution, "compiles_each_shape", lambda device, dtype: True)
+    monkeypatch.setattr(packed_convolution, "needs_few_shapes", lambda values: True)
     rows = []
     monkeypatch.setattr(heads, "convolve", lambda row, *others: rows.append(len(row)) or convolve(row, *others))
     for longest in range(33, 65):

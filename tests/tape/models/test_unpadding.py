@@ -64,7 +64,7 @@ def test_other_batches_are_computed_as_they_are(mask: Tensor) -> None:
 def test_the_model_computes_the_same_and_hardly_on_padding(
     position: str, few_sizes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modeling_bert, "compiles_each_shape", lambda device, dtype: few_sizes)
+    monkeypatch.setattr(modeling_bert, "needs_few_shapes", lambda values: few_sizes)
     lengths, slots = (19, 37, 5), 37
     mask = _mask(lengths, slots)
     config = ProteinBertConfig(

@@ -17,7 +17,7 @@ from tape.runtime.stop_signals import STOP_SIGNALS, StopSignals, ignore_stop_sig
 
 @pytest.fixture(autouse=True)
 def without_nohup() -> Iterator[None]:
-    """A hangup that ``nohup`` ignores stays ignored, in tests that run under it, too."""
+    """Under ``nohup``, SIGHUP is ignored, and StopSignals leaves it so: tests start from its default."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
