@@ -431,7 +431,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--max_train_samples",
         type=positive_int,
         metavar="N",
-        help="train only on N proteins, which --seed draws, for what a task gives with fewer labels",
+        help="train on N proteins drawn with --seed (validation and evaluation always use all)",
     )
     add_forward_options(group)
     add_column_options(group)

@@ -21,6 +21,8 @@ from .config import FinetuneDataConfig
 
 logger = logging.getLogger(__name__)
 
+TRAIN_SAMPLES = "train_samples"  # the digest of the numbers of the proteins to train on, beside those of files
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -86,7 +88,8 @@ def load_training_data(
 def _drawn(indices: np.ndarray, number: int, seed: int) -> np.ndarray:
     """``number`` of the indices in ascending order; fewer ones with the same seed are among them."""
     if number >= indices.size:
-        logger.warning("--max_train_samples %d: all %d training proteins are used", number, indices.size)
+        if number > indices.size:
+            logger.warning("--max_train_samples %d: all %d training proteins are used", number, indices.size)
         return indices
     logger.info("--max_train_samples %d: drawn from %d training proteins with seed %d", number, indices.size, seed)
     return np.sort(np.random.default_rng(seed).permutation(indices)[:number])
@@ -99,13 +102,12 @@ def data_digests(data: TrainingData) -> dict[str, str | None]:
         data: the splits, not fitted to a model yet.
 
     Returns:
-        A digest of each split's file, None for a data set that does not read a single one; and of the numbers of the
-        proteins to train on, if they are not all.
+        A digest of each split's file, None for a data set that does not read a single one; and ``train_samples``, of
+        the numbers of the proteins to train on.
     """
     splits = {"train": data.train, **({} if data.valid is None else {"valid": data.valid})}
     digests = {name: data_hash(split) for name, split in splits.items()}
-    if len(data.indices) < len(data.lengths):
-        digests["train_samples"] = hashlib.sha256(data.indices.astype("<i8").tobytes()).hexdigest()
+    digests[TRAIN_SAMPLES] = hashlib.sha256(data.indices.astype("<i8").tobytes()).hexdigest()
     return digests
 
 

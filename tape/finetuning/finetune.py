@@ -26,7 +26,7 @@ from tape.runtime.precision import warn_if_slow
 from tape.runtime.precision_choice import AUTO, resolve_precision
 from tape.runtime.stop_signals import StopSignals
 from tape.tables.scale import describe_scale
-from tape.tables.table import Table, table_for_training
+from tape.tables.table import Table, standardized_by, table_for_training
 from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
@@ -63,8 +63,9 @@ def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
         SystemExit: a stop signal has interrupted the training, and its state is saved.
     """
     tokenizer = TAPETokenizer(config.model.tokenizer)
-    if config.data.table is not None:
-        register_table(table_for_training(config.data.table))
+    table = None if config.data.table is None else table_for_training(config.data.table)
+    if table is not None:
+        register_table(table)
     if config.force_save is not None:
         return _save_untrained(config, tokenizer, config.force_save / "0", context)
     config = replace(config, loop=replace(config.loop, precision=resolve_precision(config.loop.precision, context)))
@@ -77,6 +78,8 @@ def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
     runs = []
     for seed in range(config.loop.seed, config.loop.seed + config.seeds):
         seed_config = config.with_seed(seed, name)
+        if table is not None:  # an evaluation of the seed before has registered it with the splits of that run
+            register_table(table)
         runs.append(_train_and_evaluate(seed_config, tokenizer, directory / f"{SEED_PREFIX}{seed}", context))
     if context.is_main:
         for line in write_summary(directory, config.task, model_type, runs):
@@ -190,6 +193,9 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, con
     spec = registry.get_task_spec(config.task)
     validate = config.loop.eval_freq > 0
     data = load_training_data(config.data, spec.dataset_class, validate, config.eval_splits, config.loop.seed)
+    table = table_of(spec)
+    if table is not None and config.data.table is not None:
+        register_table(standardized_by(table, config.data.table, data.indices))
     task_type = task_type_of(spec, data.train)
     config.loop.batch_size_for(task_type)  # refused before a directory is made
     check_metric(config.loop.metric_for_best_model, task_type)
@@ -270,7 +276,7 @@ def _with_value_scale(
 
 def _log_table(table: Table, run: RunDirectory) -> None:
     """Log what was inferred from a user's table, and write its splits."""
-    for line in table.notices:
+    for line in (*table.notices, *table.scale_notices):
         logger.info(line)
     assert table.division is not None  # a table for training
     table.division.write(run.path, table.identifiers, table.digests)

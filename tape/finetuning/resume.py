@@ -19,6 +19,7 @@ from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_direct
 from tape.runtime.precision_choice import AUTO
 
 from .best_epoch import LOSS
+from .data import TRAIN_SAMPLES
 from .tape_runs import WEIGHT_DECAY, check_weights_file, find_tape_run, missing_files
 
 _BEST_METRIC = "metric_for_best_model"
@@ -204,7 +205,8 @@ def complete_options(options: Mapping[str, Any], given: Iterable[str]) -> tuple[
         elif name in given and name not in saved:
             changes.append(f"--{name} is {_shown(values[name])}, which the run was started without")
         elif name in saved and values[name] != saved[name] and (name in given or name not in _RESUMED_OPTIONS):
-            changes.append(f"--{name} changes from {_shown(saved[name])} to {_shown(values[name])}")
+            before = f" from {_shown(saved[name])}" if saved[name] is not None else ""
+            changes.append(f"--{name} changes{before} to {_shown(values[name])}")
     config = dict(saved.get("config") or {})
     changes += [
         f"--config {name} changes to {_shown(value)}" for name, value in options["config"] if config.get(name) != value
@@ -270,10 +272,13 @@ def check_data(
         if None in (own, digest) or own == digest:
             continue
         difference = f"SHA-256 {str(own)[:16]} of {split} then, {str(digest)[:16]} now"
+        advice = "Resume with the data of the run"
+        if split == TRAIN_SAMPLES:
+            difference = "it had other proteins of train"
+            advice = "Resume with its --max_train_samples, --max_length and --seed"
         if not allow_other_samples:
             raise ConfigError(
-                f"{epoch}: the run was trained with other data: {difference}. Resume with the data of the run, or give"
-                " --allow_other_samples"
+                f"{epoch}: the run was trained with other data: {difference}. {advice}, or give --allow_other_samples"
             )
         lines.append(f"from here on, the data differ from those before: {difference}")
     return lines

@@ -136,9 +136,10 @@ class Finetuner:
         size = sum(parameter.numel() for parameter in self._parameters)
         trained = sum(parameter.numel() for parameter in self._parameters if parameter.requires_grad)
         trainable = f" ({trained:,} trained)" if trained < size else ""
-        excluded = len(data.train) - len(data.indices)
+        chosen, every = len(data.indices), len(data.train)
+        proteins = f"{every:,} proteins" if chosen == every else f"{chosen:,} of {every:,} proteins"
         return (
-            f"{size:,} parameters{trainable}, {len(data.indices):,} proteins ({excluded:,} excluded),"
+            f"{size:,} parameters{trainable}, {proteins},"
             f" {config.num_train_epochs} epochs of {self.steps_per_epoch} steps of {self.batch_size} proteins,"
             f" {self.schedule.warmup_steps} warm-up steps,"
             f" {config.precision} on {self.context.world_size} x {self.context.device.type}"

@@ -56,6 +56,7 @@ class Table:
         identifiers, sequences, labels, digests, splits: of each protein; see :func:`tape.tables.kinds.label_of` and
             :func:`tape.tables.splits.digest_of`.
         notices: lines on what was inferred, left out and drawn.
+        scale_notices: lines on the scales by which values are standardized; empty if they are not.
         division: where the splits are from; None: a table for an evaluation.
         labels_file: the table of the labels; None: they are in ``path``.
         structures: the structure files that it is of; empty for all other tables.
@@ -69,6 +70,7 @@ class Table:
     digests: tuple[str, ...]
     splits: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    scale_notices: tuple[str, ...] = ()
     division: Division | None = None
     labels_file: Path | None = None
     structures: tuple[Path, ...] = ()
@@ -152,16 +154,44 @@ def table_for_training(options: TableOptions) -> Table:
     ]
     if target.has_several_values:
         notices += _absent_values(labels, splits, target)
-    values = _training_values(target, labels, splits) if target.task_type == TaskType.VALUE else []
-    standardized = _standardized(target, values) if values else target  # refuses values that can't be learned
-    if values and options.standardize:
-        target = options.run_target or standardized
-        notices += [
-            describe_scale(column, scale, own)
-            for column, scale, own in zip(target.columns, target.scales, standardized.scales, strict=True)
-        ]
     table = _table(options, target, records, labels, digests, splits, notices, structures)
+    if target.task_type == TaskType.VALUE:
+        table = _with_scales(table, options, [labels[place] for place in table.places("train")])
     return replace(table, division=division)
+
+
+def standardized_by(table: Table, options: TableOptions, proteins: np.ndarray) -> Table:
+    """The table with the scales of the training proteins that a run draws from it, if values are standardized.
+
+    Args:
+        table: see :func:`table_for_training`.
+        options: those that it was read with.
+        proteins: (N,) numbers of the proteins to train on, within the training split.
+
+    Raises:
+        DataError: the values of these proteins can't be learned.
+    """
+    places = table.places("train")
+    if table.target.task_type != TaskType.VALUE or not options.standardize or len(proteins) == len(places):
+        return table
+    return _with_scales(table, options, [table.labels[places[number]] for number in proteins.tolist()])
+
+
+def _with_scales(table: Table, options: TableOptions, labels: Sequence[Label]) -> Table:
+    """The table with the scales of some labels, or on a resume, with those of the interrupted run.
+
+    Raises:
+        DataError: the values can't be learned, also if they are not standardized.
+    """
+    standardized = _standardized(table.target, _training_values(table.target, labels))
+    if not options.standardize:
+        return table
+    target = options.run_target or standardized
+    lines = (
+        describe_scale(column, scale, own)
+        for column, scale, own in zip(target.columns, target.scales, standardized.scales, strict=True)
+    )
+    return replace(table, target=target, scale_notices=tuple(lines))
 
 
 def table_for_evaluation(options: TableOptions, target: Target, splits_file: Path) -> Table:
@@ -327,14 +357,13 @@ def _absent_values(labels: Sequence[Label], splits: Sequence[str], target: Targe
     return notices
 
 
-def _training_values(target: Target, labels: Sequence[Label], splits: Sequence[str]) -> list[np.ndarray]:
-    """The values of each column in the training split, float64, without those that are missing.
+def _training_values(target: Target, labels: Sequence[Label]) -> list[np.ndarray]:
+    """The values of each column in the labels of training proteins, float64, without those that are missing.
 
     Raises:
         DataError: a column has none.
     """
-    train = [label for label, split in zip(labels, splits, strict=True) if split == "train"]
-    found = [values[~np.isnan(values)] for values in np.array(train, dtype=np.float64).reshape(len(train), -1).T]
+    found = [values[~np.isnan(values)] for values in np.array(labels, dtype=np.float64).reshape(len(labels), -1).T]
     for column, values in zip(target.columns, found, strict=True):
         if not values.size:
             raise DataError(f"column {column!r} has no value for any training protein: nothing to learn")

@@ -138,6 +138,55 @@ def test_a_finetuned_model_is_started_from(finetune: Finetune, frame: pandas.Dat
     assert provenance["initialised_from"] == str(first.directory)
 
 
+def scale_of(run: Path, epoch: int = 0) -> list[float]:
+    config = json.loads((run / str(epoch) / "config.json").read_text(encoding="utf-8"))
+    return [config["target"]["mean"], config["target"]["std"]]
+
+
+def values_of(frame: pandas.DataFrame, run: Path, number: int, seed: int) -> pandas.Series[float]:
+    """The values of the training proteins that a run draws, by the definition of --max_train_samples."""
+    splits = pandas.read_csv(run / "splits.tsv", sep="\t", comment="#").set_index("id")["split"]
+    values = frame["Tm"][frame["id"].map(splits) == "train"].reset_index(drop=True)
+    return values[np.random.default_rng(seed).permutation(len(values))[:number]]
+
+
+def test_values_are_standardized_by_the_proteins_that_are_drawn(
+    finetune: Finetune, frame: pandas.DataFrame, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["onehot", "--data", str(table), "--target", "Tm", *WORDS[:-1], "INFO", "--seeds", "2", "--seed", "5"]
+    run = run_train([*words, "--max_train_samples", "8", "--exp_name", "drawn"])
+    log = capsys.readouterr().err
+    for seed in (5, 6):
+        values = values_of(frame, run / f"seed_{seed}", 8, seed)
+        assert scale_of(run / f"seed_{seed}") == pytest.approx([values.mean(), values.std(ddof=0)])
+        assert f"Tm is standardized by its mean {values.mean():.6g}" in log
+    assert log.count("Tm is standardized by") == 2
+    metrics = run_eval(["onehot", str(run / "seed_6"), "--split", "test", "--no_cuda", "--log_level", "ERROR"])
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert summary["runs"][1]["metrics"]["test"]["mae"] == pytest.approx(metrics["mae"])
+    with pytest.raises(DataError, match="column 'Tm' is .* for all training proteins: nothing to learn"):
+        finetune("my.csv", max_train_samples=1)
+    finetune("my.csv", max_train_samples=1, standardize=False)
+
+
+def test_a_resumed_run_keeps_the_scale_of_its_proteins(
+    finetune: Finetune, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = finetune("my.csv", max_train_samples=8, time_or_name="t").directory.parent
+    before = scale_of(run, 1)
+    words = ["onehot", "--from_pretrained", str(run), "--resume_from_checkpoint", "--num_train_epochs", "4"]
+    run_train([*words, "--no_cuda", "--save_freq", "1", "--log_level", "INFO"])
+    assert scale_of(run, 3) == before
+    assert "as before the resume" not in capsys.readouterr().err
+
+
+def test_seeds_have_the_splits_of_the_first_one(finetune: Finetune, table: Path) -> None:
+    words = ["onehot", "--data", str(table), "--target", "place", *WORDS, "--seeds", "2", "--split", "0.6,0.2,0.2"]
+    run = run_train([*words, "--eval_splits", "valid", "test", "--exp_name", "seeds"])
+    assert (run / "seed_42" / "splits.tsv").read_bytes() == (run / "seed_43" / "splits.tsv").read_bytes()
+    assert (run / "summary.json").is_file()
+
+
 def test_a_run_of_the_same_name_is_not_replaced(finetune: Finetune, frame: pandas.DataFrame) -> None:
     finetune(frame, time_or_name="t")
     run = Path("results/table_Tm_onehot_t")

@@ -51,10 +51,12 @@ def test_proteins_are_drawn_by_the_seed_and_fewer_are_some_of_them(data: Path) -
     assert max(drawn(data, 5, longest=20)[0]) <= 10  # 20 residues
 
 
-def test_all_proteins_have_no_digest_of_their_own(data: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert drawn(data, None) == (list(range(40)), None)
+def test_a_number_of_all_proteins_or_more_is_that_of_all(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    every, digest = drawn(data, None)
+    assert every == list(range(40))
+    assert drawn(data, 40) == (every, digest)
     assert caplog.text == ""
-    assert drawn(data, 41) == (list(range(40)), None)
+    assert drawn(data, 41) == (every, digest)
     assert "--max_train_samples 41: all 40 training proteins are used" in caplog.text
 
 
@@ -70,18 +72,40 @@ def test_a_run_trains_on_them_and_validates_on_all(train: Train, data: Path, cap
     (epoch,) = read_history(run)
     assert epoch["step"] == 3
     assert "--max_train_samples 6: drawn from 40 training proteins with seed 42" in caplog.text
-    assert "6 proteins (34 excluded)" in caplog.text
+    assert "6 of 40 proteins" in caplog.text
 
 
 def test_a_resumed_run_keeps_its_proteins(train: Train, data: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = train("transformer", "stability", "--num_train_epochs", 1, "--max_train_samples", 6, data=data)
     epochs = ["--num_train_epochs", "2", "--log_level", "20"]
     resume = ["transformer", "stability", "--from_pretrained", str(run), "--resume_from_checkpoint", *epochs]
-    for options in (("--seed", "7"), ("--max_train_samples", "7")):
-        with pytest.raises(ConfigError, match=r"trained with other data: SHA-256 \w+ of train_samples then"):
+    number = "--max_train_samples"
+    for options in (("--seed", "7"), (number, "7"), (number, "41"), ("--max_length", "20")):
+        with pytest.raises(ConfigError, match=r"other data: it had other proteins of train\. Resume with its --max_tr"):
             run_train([*resume, *options])
     run_train(resume)
     assert "--max_train_samples 6: drawn from 40 training proteins with seed 42" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("started", "resumed"),
+    [
+        ((), ("--max_train_samples", "6")),
+        ((), ("--max_length", "20")),
+        (("--max_length", "20"), ("--max_length", "100")),
+    ],
+)
+def test_a_run_of_all_or_of_short_proteins_is_not_resumed_with_others(
+    train: Train, data: Path, started: tuple[str, ...], resumed: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 1, *started, data=data)
+    resume = ["transformer", "stability", "--from_pretrained", str(run), "--resume_from_checkpoint"]
+    resume += ["--num_train_epochs", "2", "--log_level", "20", *resumed]
+    with pytest.raises(ConfigError, match="trained with other data: it had other proteins of train"):
+        run_train(resume)
+    run_train([*resume, "--allow_other_samples"])
+    assert "from here on, the data differ from those before: it had other proteins of train" in caplog.text
+    assert "from None" not in caplog.text
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "few"])
