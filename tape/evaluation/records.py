@@ -1,6 +1,6 @@
 """``eval_SPLIT.json``: metrics, data and model of an evaluation; written by tape-eval, read by reports.
 
-Schema "proteinlm-eval", version 4::
+Schema "proteinlm-eval", version 5::
 
     schema, version
     task, model, split             positions of tape-eval; model is the model type
@@ -14,6 +14,8 @@ Schema "proteinlm-eval", version 4::
     precision                      fp32, bf16 or fp16
     model_dir, model_sha256        the evaluated directory and SHA-256 of its weights file (null: no such file)
     data_sha256                    SHA-256 of the data file (null: not a single file)
+    training                       {proteins, available}: number of proteins that the model was finetuned on, and of
+                                   those in its training split (null: not recorded)
     leakage                        metrics in bins of the proteins' identity to training data (null: not computed):
                                    {file_sha256, search, references: [{name, path, sha256, proteins, bins: [{low, high,
                                    proteins, no_hit, metrics}]}]}: SHA-256 and search of the table of tape-leakage, its
@@ -25,7 +27,8 @@ Schema "proteinlm-eval", version 4::
                                    names of the classes, and how many of the proteins or residues of the true one
     code_version, date             of this package; UTC, ISO 8601
 
-Version 1 has no interval, bootstrap and config, versions 1 and 2 have no leakage, and versions 1 to 3 no confusion.
+Version 1 has no interval, bootstrap and config, versions 1 and 2 have no leakage, versions 1 to 3 no confusion, and
+versions 1 to 4 no training.
 """
 
 from __future__ import annotations
@@ -49,8 +52,38 @@ from tape.version import __version__
 from .leakage_scores import BinScores, Leakage, ReferenceScores
 
 SCHEMA = "proteinlm-eval"
-SCHEMA_VERSION = 4
-_READABLE = (1, 2, 3, SCHEMA_VERSION)
+SCHEMA_VERSION = 5
+_READABLE = (1, 2, 3, 4, SCHEMA_VERSION)
+
+
+@dataclass(frozen=True)
+class TrainingSize:
+    """The proteins of a finetuning run.
+
+    Attributes:
+        proteins: number of those that it trains on (``--max_train_samples``, ``--max_length``).
+        available: number of those in the training split.
+    """
+
+    proteins: int
+    available: int
+
+    @classmethod
+    def from_fields(cls, path: Path, where: str, fields: Any) -> TrainingSize:
+        """Read it from a JSON object.
+
+        Args:
+            path: the file, for messages.
+            where: its name there.
+            fields: the object.
+
+        Raises:
+            CheckpointError: it is no object with two numbers.
+        """
+        return cls(**_checked(path, f"{where}.", fields, {"proteins": (int,), "available": (int,)}))
+
+    def __str__(self) -> str:
+        return f"{self.proteins:,} of {self.available:,} proteins"
 
 
 @dataclass(frozen=True)
@@ -69,6 +102,7 @@ class EvaluationRecord:
     model_dir: str | None = None
     model_sha256: str | None = None
     data_sha256: str | None = None
+    training: TrainingSize | None = None
     leakage: Leakage | None = None
     confusion: Confusion | None = None
     code_version: str = __version__
@@ -91,6 +125,7 @@ def write_record(path: Path, record: EvaluationRecord) -> None:
     """Write a record atomically."""
     values = {name: getattr(record, name) for name in record.__dataclass_fields__}
     values["metrics"] = [_metric_fields(metric) for metric in record.metrics]
+    values["training"] = None if record.training is None else asdict(record.training)
     values["confusion"] = None if record.confusion is None else asdict(record.confusion)
     values["leakage"] = None if record.leakage is None else _leakage_fields(record.leakage)
     write_json(path, {"schema": SCHEMA, "version": SCHEMA_VERSION, **values})
@@ -133,6 +168,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "model_dir": (str, type(None)),
     "model_sha256": (str, type(None)),
     "data_sha256": (str, type(None)),
+    "training": (dict, type(None)),
     "leakage": (dict, type(None)),
     "confusion": (dict, type(None)),
     "code_version": (str,),
@@ -175,6 +211,7 @@ _LATER: dict[str, tuple[int, Any]] = {
     "interval": (2, None),
     "leakage": (3, None),
     "confusion": (4, None),
+    "training": (5, None),
 }
 
 
@@ -200,7 +237,9 @@ def read_record(path: Path) -> EvaluationRecord:
     definitions = {metric.name: metric.definition for metric in metrics}
     leakage = None if fields["leakage"] is None else _leakage(path, fields["leakage"], definitions)
     confusion = None if fields["confusion"] is None else _confusion(path, fields["confusion"])
-    return EvaluationRecord(**{**fields, "metrics": metrics, "leakage": leakage, "confusion": confusion})
+    training = None if fields["training"] is None else TrainingSize.from_fields(path, "training", fields["training"])
+    parsed = {"metrics": metrics, "training": training, "leakage": leakage, "confusion": confusion}
+    return EvaluationRecord(**{**fields, **parsed})
 
 
 def _checked(

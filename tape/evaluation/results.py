@@ -28,14 +28,16 @@ from tape.io.text_files import data_file
 from tape.io.writing import atomic_write, check_output_directory, link_or_copy
 from tape.metrics import Bootstrap
 from tape.metrics.confusion import confusion_of
+from tape.models.model_directory import PROVENANCE_NAME, directory_provenance
 
 from .class_names import class_names
 from .config import EvalConfig
 from .evaluate import Evaluation
 from .leakage_scores import Leakage
-from .records import EvaluationRecord, write_record
+from .records import EvaluationRecord, TrainingSize, write_record
 from .spooled_results import PROTOCOL, Result, SpooledResults, pickle_body
 
+TRAINING = "training"  # in provenance.json, with the fields of TrainingSize
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,16 @@ def model_hash(directory: Path) -> str | None:
         if (directory / name).is_file():
             return sha256_of(directory / name)
     return None
+
+
+def training_size(directory: Path) -> TrainingSize | None:
+    """The proteins that the model of a directory was finetuned on; None if its provenance does not have their number.
+
+    Raises:
+        CheckpointError: the provenance is damaged.
+    """
+    fields = directory_provenance(directory).get(TRAINING)
+    return None if fields is None else TrainingSize.from_fields(directory / PROVENANCE_NAME, TRAINING, fields)
 
 
 def data_hash(dataset: Any) -> str | None:
@@ -195,6 +207,7 @@ def write_report(
         model_dir=str(model_dir),
         model_sha256=model_hash(model_dir),
         data_sha256=data_sha256,
+        training=training_size(model_dir),
         leakage=leakage,
         confusion=None
         if evaluation.confusions is None

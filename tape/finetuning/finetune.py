@@ -138,7 +138,7 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
     with (
         StopSignals() as signals,
         open_run_directory(directory, config.output, resumed, context) as run,
-        open_run_logger(config, run, parts.data.train, parts.data_sha256, tokenizer, context) as run_logger,
+        open_run_logger(config, run, parts.data, parts.data_sha256, tokenizer, context) as run_logger,
     ):
         finetuner = Finetuner(
             parts.model, parts.data, parts.task_type, config.loop, context, run_logger, parts.validation_model, signals

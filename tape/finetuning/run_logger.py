@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +14,8 @@ from torch import nn
 
 from tape.datasets.sources import dataset_provenance
 from tape.errors import ProteinLMError
-from tape.evaluation.records import finite
+from tape.evaluation.records import TrainingSize, finite
+from tape.evaluation.results import TRAINING
 from tape.io.credentials import without_credentials
 from tape.io.run_layout import BEST_NAME, LATEST_NAME, STEP_PREFIX
 from tape.runtime.distributed import DistributedContext
@@ -26,6 +28,7 @@ from tape.version import __version__
 from .best_epoch import LOSS, metric_of
 from .checkpoint import TrainerState, save_epoch
 from .config import FinetuneConfig, OutputConfig
+from .data import TrainingData
 from .run_directory import LOG_NAME, RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -144,7 +147,7 @@ class RunLogger:
 def open_run_logger(
     config: FinetuneConfig,
     run: RunDirectory,
-    train: Any,
+    data: TrainingData,
     data_sha256: Mapping[str, str | None],
     tokenizer: TAPETokenizer,
     context: DistributedContext,
@@ -154,7 +157,7 @@ def open_run_logger(
     Args:
         config: configuration of the run.
         run: its directory.
-        train: training set, whose provenance is stored with the models.
+        data: training data, whose provenance is stored with the models.
         data_sha256: digests of the data, by which a resumed run recognizes them.
         tokenizer: vocabulary that the model is trained with.
         context: the ranks that train together.
@@ -168,7 +171,8 @@ def open_run_logger(
             "task": config.task,
             "model_type": config.model.model_type,
             "initialised_from": without_credentials(config.model.from_pretrained or "") or None,
-            "data": dataset_provenance(train),
+            "data": dataset_provenance(data.train),
+            TRAINING: asdict(TrainingSize(len(data.indices), len(data.lengths))),
             "data_sha256": dict(data_sha256),
             "seed": config.loop.seed,
             "code_version": __version__,

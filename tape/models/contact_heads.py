@@ -298,9 +298,9 @@ def _saves_time(lengths: Tensor, longest: int) -> bool:
 def _padded(parts: list[_Part], length: int) -> Tensor:
     """The logits of all parts, (B, length, length, 2), 0 beyond the residues of a part."""
     logits = [part.pairs[..., : part.residues, : part.residues].permute(0, 2, 3, 1) for part in parts]
-    if len(parts) == 1:
-        return logits[0].contiguous()
     missing = [length - own.shape[1] for own in logits]
+    if not any(missing) and len(parts) == 1:
+        return logits[0].contiguous()
     return torch.cat([F.pad(own, (0, 0, 0, extra, 0, extra)) for own, extra in zip(logits, missing, strict=True)])
 
 

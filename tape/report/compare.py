@@ -31,6 +31,7 @@ from tape.report.rows import (
     Evaluated,
     groups_of,
     headlines_of,
+    parts_of,
     read_evaluations,
     several_columns,
     shown_data,
@@ -89,7 +90,9 @@ def table(pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metric
 
 
 def _shown_model(seeds: Seeds) -> str:
-    return f"{seeds[0].directory}" + (f" (mean of {len(seeds)} seeds)" if len(seeds) > 1 else "")
+    notes = [f"mean of {len(seeds)} seeds"] if len(seeds) > 1 else []
+    notes += [f"trained on {part}" for part in dict.fromkeys(parts_of(seeds))]
+    return f"{seeds[0].directory}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _line(evaluation: Evaluated, title: str, difference: Difference) -> str:

@@ -93,7 +93,7 @@ def _data_reasons(record: EvaluationRecord, task: dict[str, Any]) -> list[str]:
         reasons.append(f"ours is over {record.proteins:,} test proteins, not {task['proteins']:,}")
     if record.data.get("long_proteins"):
         reasons.append(f"ours reads proteins over the position table by --length {record.data['long_proteins']}")
-    trained = (record.data.get("splits") or {}).get("train")
+    trained = (record.data.get("splits") or {}).get("train") if record.training is None else record.training.proteins
     if trained is not None and trained != task["train"]:
         reasons.append(f"ours had {trained:,} proteins to train on, not {task['train']:,}")
     return reasons

@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,12 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One row of the table: a metric on a split, for every model. The heading is the task's."""
+    """One row of the table: a metric on a split, for every model.
+
+    Attributes:
+        heading: the task's.
+        parts: column -> the number of training proteins of a model that was trained on a part of them.
+    """
 
     task: str
     data: str
@@ -114,6 +119,7 @@ class ReportRow:
     metric: str
     values: dict[str, Metric]
     heading: str = ""
+    parts: dict[str, str] = field(default_factory=dict)
 
     @property
     def data_label(self) -> str:
@@ -233,6 +239,12 @@ def groups_of(evaluations: Sequence[Evaluated]) -> list[list[Evaluated]]:
     return groups
 
 
+def parts_of(runs: Iterable[Evaluated]) -> list[str]:
+    """The numbers of training proteins of those runs that were trained on a part of them."""
+    sizes = [run.record.training for run in runs]
+    return [str(size) for size in sizes if size is not None and size.proteins < size.available]
+
+
 def columns_in(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
     """The evaluations of each column: one, or one per seed."""
     columns: dict[str, list[Evaluated]] = {}
@@ -286,11 +298,13 @@ def make_rows(evaluations: Sequence[Evaluated]) -> list[ReportRow]:
     rows = []
     for group in groups_of(evaluations):
         first = group[0].record
+        parts = {column: ", ".join(dict.fromkeys(parts_of(runs))) for column, runs in columns_in(group).items()}
+        parts = {column: part for column, part in parts.items() if part}
         for key, title in headlines_of(group):
             found = {column: measured(runs, key) for column, runs in columns_in(group).items()}
             values = {column: metric for column, metric in found.items() if metric is not None}
             place = (first.task, first.data_name, first.is_simulated, first.split, first.proteins)
-            rows.append(ReportRow(*place, title, values, task_heading(first)))
+            rows.append(ReportRow(*place, title, values, task_heading(first), parts))
     return rows
 
 
@@ -340,9 +354,20 @@ def markdown_table(rows: Sequence[ReportRow]) -> str:
         best = best_of(row)
         cells = [_cell(row.values.get(column), best) for column in columns]
         lines.append(markdown_row((*_place(row), *cells)))
-    if has_means(rows):
-        lines += ["", f"{SEEDS_NOTE}."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_note_lines(rows)]) + "\n"
+
+
+def _note_lines(rows: Sequence[ReportRow]) -> list[str]:
+    notes = notes_of(rows)
+    return [line for note in notes for line in ("", f"{note}.")]
+
+
+def notes_of(rows: Sequence[ReportRow]) -> list[str]:
+    """Sentences below the table, without full stops: on means over seeds, and on models trained on fewer proteins."""
+    notes = [SEEDS_NOTE] if has_means(rows) else []
+    parts = {row.heading: row.parts for row in rows if row.parts}
+    shown = [f"{heading}: " + ", ".join(f"{c} on {part}" for c, part in own.items()) for heading, own in parts.items()]
+    return [*notes, f"Trained on a part of the training proteins: {'; '.join(shown)}"] if shown else notes
 
 
 def _markdown_by_model(rows: Sequence[ReportRow]) -> str:
@@ -351,9 +376,7 @@ def _markdown_by_model(rows: Sequence[ReportRow]) -> str:
         best = best_of(row)
         cells = [(column, _cell(row.values[column], best)) for column in columns_of([row])]
         lines += [markdown_row((*_place(row), *own)) for own in cells]
-    if has_means(rows):
-        lines += ["", f"{SEEDS_NOTE}."]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_note_lines(rows)]) + "\n"
 
 
 def _place(row: ReportRow) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from tape.report.published import (
 )
 from tape.report.rows import (
     MOST_COLUMNS,
-    SEEDS_NOTE,
     Evaluated,
     ReportRow,
     best_of,
@@ -26,8 +25,8 @@ from tape.report.rows import (
     columns_of,
     comparison,
     described_by,
-    has_means,
     measured,
+    notes_of,
     shown_data,
     shown_spread,
     shown_value,
@@ -67,7 +66,7 @@ def _result_note(rows: Sequence[ReportRow]) -> str:
     best = (
         "The best value of each metric is bold; lower is better for losses, perplexities and errors (MAE, RMSE) only."
     )
-    return f"{best} {SEEDS_NOTE}." if has_means(rows) else best
+    return " ".join([best, *(f"{escape(note)}." for note in notes_of(rows))])
 
 
 def _model_table(rows: Sequence[ReportRow]) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from tape.errors import CheckpointError
 from tape.evaluation.leakage_scores import BinScores, Leakage, ReferenceScores
-from tape.evaluation.records import EvaluationRecord, read_record, write_record
+from tape.evaluation.records import EvaluationRecord, TrainingSize, read_record, write_record
 from tape.leakage.bins import IdentityBin
 from tape.leakage.table import ProteinFile
 from tape.metrics import Metric
@@ -44,6 +44,7 @@ def record() -> EvaluationRecord:
         bootstrap={"resamples": 10, "seed": 1, "level": 0.95},
         config={"hidden_size": 16},
         model_sha256="ab",
+        training=TrainingSize(863, 8633),
         leakage=leakage(),
         confusion=Confusion(2, ("soluble", "not"), ((3, 1), (0, 3))),
     )
@@ -62,10 +63,10 @@ def test_version_2_has_no_leakage(tmp_path: Path, record: EvaluationRecord) -> N
     file = tmp_path / "eval_test.json"
     write_record(file, record)
     content = json.loads(file.read_text())
-    del content["leakage"], content["confusion"]
+    del content["leakage"], content["confusion"], content["training"]
     file.write_text(json.dumps({**content, "version": 2}))
-    assert read_record(file) == replace(record, leakage=None, confusion=None)
-    file.write_text(json.dumps(content))
+    assert read_record(file) == replace(record, leakage=None, confusion=None, training=None)
+    file.write_text(json.dumps({**content, "training": None}))
     with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: leakage is missing"):
         read_record(file)
 
@@ -74,11 +75,23 @@ def test_version_3_has_no_confusion_matrix(tmp_path: Path, record: EvaluationRec
     file = tmp_path / "eval_test.json"
     write_record(file, record)
     content = json.loads(file.read_text())
-    del content["confusion"]
+    del content["confusion"], content["training"]
     file.write_text(json.dumps({**content, "version": 3}))
-    assert read_record(file) == replace(record, confusion=None)
-    file.write_text(json.dumps(content))
+    assert read_record(file) == replace(record, confusion=None, training=None)
+    file.write_text(json.dumps({**content, "training": None}))
     with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: confusion is missing"):
+        read_record(file)
+
+
+def test_version_4_has_no_number_of_training_proteins(tmp_path: Path, record: EvaluationRecord) -> None:
+    file = tmp_path / "eval_test.json"
+    write_record(file, record)
+    content = json.loads(file.read_text())
+    del content["training"]
+    file.write_text(json.dumps({**content, "version": 4}))
+    assert read_record(file) == replace(record, training=None)
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: training is missing"):
         read_record(file)
 
 
@@ -123,7 +136,9 @@ def test_version_1_has_no_confidence_intervals(tmp_path: Path, record: Evaluatio
     ("change", "message"),
     [
         ({"schema": "other"}, "its schema is 'other', not 'proteinlm-eval'"),
-        ({"version": 5}, "version 5 of proteinlm-eval; this program reads 1, 2, 3 and 4"),
+        ({"version": 6}, "version 6 of proteinlm-eval; this program reads 1, 2, 3, 4 and 5"),
+        ({"training": {"proteins": 5}}, "training.available is missing"),
+        ({"training": {"proteins": "5", "available": 9}}, "training.proteins is a str, not int"),
         ({"proteins": "7"}, "proteins is a str, not int"),
         ({"data": {}}, "data has no name"),
         ({"leakage": {"search": {}, "references": []}}, "leakage.file_sha256 is missing"),

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tape.errors import ConfigError
+from tape.evaluation.records import TrainingSize, read_record
 from tape.finetuning.config import FinetuneDataConfig
 from tape.finetuning.data import data_digests, load_training_data
 from tape.finetuning.run_directory import read_history
-from tape.main import run_train
+from tape.main import run_eval, run_train
 from tape.registry import registry
 
 Train = Callable[..., Path]
@@ -73,6 +74,8 @@ def test_a_run_trains_on_them_and_validates_on_all(train: Train, data: Path, cap
     assert epoch["step"] == 3
     assert "--max_train_samples 6: drawn from 40 training proteins with seed 42" in caplog.text
     assert "6 of 40 proteins" in caplog.text
+    run_eval(["transformer", "stability", str(run), "--data_dir", str(data), "--split", "valid", "--no_cuda"])
+    assert read_record(run / "0" / "eval_valid.json").training == TrainingSize(6, 40)
 
 
 def test_a_resumed_run_keeps_its_proteins(train: Train, data: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -211,6 +211,16 @@ def test_proteins_are_computed_alone_where_that_saves_time(residues, parts):
         assert len(head._parts(states, mask)) == 1
 
 
+def test_one_protein_with_padding_has_logits_for_all_slots(monkeypatch):
+    monkeypatch.setattr(contact_heads, "_PAIRS_PER_PART", 0)
+    states, targets, mask, real = (whole[:1] for whole in contact_batch([9, 40]))
+    head = PairwiseContactPredictionHead(6, architecture="linear", dropout=0.0).double()
+    (loss, _), logits = head(states, None, targets, mask)
+    assert logits.shape == (1, 40, 40, 2)
+    (alone, _), expected = head(states[:, :11], None, targets[:, :9, :9], mask[:, :11])
+    torch.testing.assert_close((loss, logits[real]), (alone, expected.flatten(0, 2)))
+
+
 def test_a_contact_batch_without_proteins():
     head = PairwiseContactPredictionHead(6, architecture="linear")
     (loss, _), logits = head(torch.zeros(0, 9, 6), None, torch.zeros(0, 7, 7).long(), torch.zeros(0, 9))

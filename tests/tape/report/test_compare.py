@@ -56,6 +56,16 @@ def test_difference_and_interval_of_two_runs(tmp_path: Path, capsys: pytest.Capt
     assert cells[3:] == ["3-class accuracy", "0.800", "0.500", "+0.300", "[+0.300, +0.300]"]
 
 
+def test_a_run_on_a_part_of_the_training_proteins_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = add_run(tmp_path, "a", predictions(2)), add_run(tmp_path, "b", predictions(5))
+    file = second / "eval_cb513.json"
+    for number, shown in ((863, " (trained on 863 of 8,633 proteins)"), (8633, "")):
+        training = {"proteins": number, "available": 8633}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "training": training}))
+        compare.main([str(first), str(second), "--bootstrap", "20"])
+        assert capsys.readouterr().out.splitlines()[0] == f"first: {first}, second: {second}{shown}"
+
+
 def test_the_table_is_also_written_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [str(add_run(tmp_path, name, predictions(wrong))) for name, wrong in (("a", 2), ("b", 5))]
     compare.main([*runs, "--bootstrap", "50", "--out", str(tmp_path / "tables" / "ab.md")])

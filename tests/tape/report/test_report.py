@@ -10,6 +10,7 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from tape.errors import CheckpointError, ConfigError, DataError
-from tape.evaluation.records import EvaluationRecord
+from tape.evaluation.records import EvaluationRecord, TrainingSize
 from tape.report import command as report
 from tape.report import line_charts
 from tape.report import page as report_page
@@ -196,6 +197,9 @@ def test_differing_data_heads_and_metrics_are_named() -> None:
     assert "ours is on another split: casp12, not cb513" in structure
     assert "ours had 8,633 proteins to train on, not 8,678" in structure
     assert "ours was not measured by the published definition (accuracy_all_residues)" in structure
+    few = record_of("secondary_structure", "transformer", "cb513", {**data, "splits": {"train": 8678}}, accuracy=0.2)
+    few = replace(few, training=TrainingSize(863, 8678))
+    assert "ours had 863 proteins to train on, not 8,678" in reasons(few)["TAPE LSTM"]
     assert published_beside(record_of("my_task", "transformer", "test", data, x=1.0)) == []
 
 

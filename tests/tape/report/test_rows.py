@@ -42,6 +42,30 @@ def test_the_lowest_error_is_the_best(tmp_path: Path) -> None:
     assert [report_rows.best_of(row) for row in rows_of(tmp_path)] == [0.5, 0.1, 2.0, 2.0]
 
 
+def trained_on(directory: Path, proteins: int, available: int) -> None:
+    file = directory / "eval_test.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "training": {"proteins": proteins, "available": available}}))
+
+
+def test_models_trained_on_a_part_of_the_proteins_are_named_below_the_table(tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    for task in ("stability", "fluorescence"):
+        for name, proteins in (("random", 53_614), ("pretrained", 5_361), ("frozen", None)):
+            run = add_run(root, task, "transformer", name, "test", False, "TAPE", spearmanr=0.5)
+            if proteins is not None:
+                trained_on(run, proteins, 53_614)
+    note = "Stability: pretrained on 5,361 of 53,614 proteins; Fluorescence: pretrained on 5,361 of 53,614 proteins"
+    note = "; ".join(reversed(note.split("; ")))  # in the order of the table
+    expected = f"Trained on a part of the training proteins: {note}."
+    assert report_rows.markdown_table(rows_of(root)).endswith(f"\n\n{expected}\n")
+    report.main([str(root), "--out", str(tmp_path / "report")])
+    assert expected in (tmp_path / "report" / "report.html").read_text()
+    for file in root.glob("*_pretrained/*/eval_test.json"):
+        trained_on(file.parent, 53_614, 53_614)
+    assert "Trained on" not in report_rows.markdown_table(rows_of(root))
+
+
 def add_many_runs(root: Path, number: int) -> Path:
     for run in range(number):
         values = {"accuracy": run / 100, "macro_f1": 0.5, "mcc": 0.4 if run else math.nan}
