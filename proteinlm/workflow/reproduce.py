@@ -2,8 +2,8 @@
 
     proteinlm reproduce SCALE [STAGE ...] [--data DIR] [--out DIR] [--jobs N] [--dry-run]
 
-In a clone, it is bash scripts/reproduce.sh. SCALE is toy, cpu, cpu-8h, h100-30min or 200m, whose settings are
-in proteinlm/workflow/scales/, or a TOML file of your own. Stages are prepare, pretrain, convert, finetune, leakage,
+In a clone, it is bash scripts/reproduce.sh. SCALE is toy, cpu, cpu-8h, few-labels, h100-30min or 200m, whose settings
+are in proteinlm/workflow/scales/, or a TOML file of your own. Stages are prepare, pretrain, convert, finetune, leakage,
 evaluate, report and card; a stage runs with those that it depends on. Every step is a plain command of this project and
 is printed before it runs.
 
@@ -46,6 +46,7 @@ from proteinlm.workflow.scale_checks import (
     check_finetuning,
     check_leakage,
     check_pretraining,
+    model_directory,
     model_type_of,
     run_title,
 )
@@ -54,8 +55,6 @@ from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
 from tape.errors import ConfigError, quoted
-from tape.hub.cache import local_model
-from tape.io.run_layout import resolve_model_directory
 from tape.io.writing import check_output_directory
 from tape.runtime.cpu import usable_cores
 from tape.runtime.progress import duration
@@ -331,24 +330,10 @@ def plan(scale: Scale, data: Path, out: Path, jobs: int) -> list[Step]:
     """All steps of a scale.
 
     Raises:
-        ConfigError: ``data`` lacks what the scale needs.
+        ConfigError: ``data`` lacks what the scale needs, or its model can't be finetuned.
     """
     datasets = check_datasets(data, out, scale.tasks, f"run.tasks in {scale.file}", not scale.model)
-    return Plan(scale, data, out, datasets, max(1, usable_cores() // jobs), model_directory(scale)).steps()
-
-
-def model_directory(scale: Scale) -> Path | None:
-    """The directory of ``run.model``, of a run that of its best epoch; None if there is none.
-
-    Raises:
-        ConfigError: it is no model directory.
-    """
-    if not scale.model:
-        return None
-    directory = resolve_model_directory(local_model(scale.model)).resolve()
-    if not (directory / "config.json").is_file():
-        raise ConfigError(f"{scale.file}: run.model: {directory} has no config.json; give a model directory or a name")
-    return directory
+    return Plan(scale, data, out, datasets, max(1, usable_cores() // jobs), model_directory(scale, out)).steps()
 
 
 def _data(name: Path) -> Path:
@@ -382,6 +367,18 @@ def _stage(text: str) -> str:
     return text
 
 
+def _check_stages(scale: Scale, steps: Sequence[Step], chosen: Sequence[str]) -> None:
+    """Check that the scale has steps in the chosen stages.
+
+    Raises:
+        ConfigError: it has none in one of them, such as in ``pretrain`` if it finetunes a model that exists.
+    """
+    present = [stage for stage in STAGES if any(step.stage == stage for step in steps)]
+    for stage in chosen:
+        if stage not in present:
+            raise ConfigError(f"{scale.file} has nothing to do in stage {stage}; its stages are {', '.join(present)}")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -406,6 +403,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps = plan(scale, data.resolve(), out, jobs)
     check_finetuning(scale, data, out)
     check_evaluation(scale, data, out)
+    _check_stages(scale, steps, options.stages)
     if options.dry_run:
         chosen = [step for step in steps if not options.stages or step.stage in options.stages]
         print("\n".join(command_line(step) for step in chosen))

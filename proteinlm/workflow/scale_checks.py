@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from proteinlm.workflow.measure_iterations import LONG_SCHEDULE
 from proteinlm.workflow.scale_settings import VARIANTS, Scale
-from tape.errors import ConfigError
+from tape.configs import ProteinBertConfig
+from tape.errors import ConfigError, ProteinLMError
 from tape.evaluation.config import EvalConfig
+from tape.hub.cache import local_model
+from tape.io.run_layout import resolve_model_directory
 from tape.registry import registry
 from tape.similarity.mmseqs import INSTALL, find_mmseqs
 
@@ -21,6 +25,44 @@ def run_title(task: str, variant: str, seed: int) -> str:
 def model_type_of(variant: str) -> str:
     """The model type of a variant, as commands name it."""
     return "onehot" if variant == "onehot" else "transformer"
+
+
+def model_directory(scale: Scale, out: Path) -> Path | None:
+    """The directory of ``run.model``, of a run that of its best epoch; None if the scale pretrains a model.
+
+    Args:
+        scale: the settings.
+        out: directory of the results, which moves those of other settings.
+
+    Raises:
+        ConfigError: it is no directory of a model that can be finetuned, or within ``out``. Names the file.
+    """
+    if not scale.model:
+        return None
+    from tape.evaluation import model_type  # imports torch
+    from tape.models.model_directory import weights_file
+
+    try:
+        directory = resolve_model_directory(local_model(os.path.expanduser(scale.model)))
+        if directory.is_file():
+            raise ConfigError(f"{directory} is a file; give the directory of the model")
+        name = model_type.model_type_of(directory)
+        if name == "transformer":
+            ProteinBertConfig.from_pretrained(directory)
+        weights_file(directory)
+    except ProteinLMError as error:
+        raise ConfigError(f"{scale.file}: run.model: {error}") from error
+    if name != "transformer":
+        raise ConfigError(
+            f"{scale.file}: run.model: {directory} is a model of the type {name}; scales finetune those of the type"
+            " transformer"
+        )
+    if directory.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(
+            f"{scale.file}: run.model: {directory} is in the output directory {out}, where results of other settings"
+            " are moved; give another --out"
+        )
+    return directory.resolve()
 
 
 def check_pretraining(scale: Scale) -> None:

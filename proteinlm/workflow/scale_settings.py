@@ -42,6 +42,7 @@ VARIANTS = {
     "pretrained": "pretrained, finetuned",
 }
 _EXTENDS = "extends"
+_PRETRAINING = ("pretrain", "measure")  # run.model stands instead of them
 _TABLES = ("run", "pretrain", "measure", "finetune", "leakage", "evaluate", "time-limit")
 # Set by the plan of the steps.
 _PLANNED = {
@@ -186,9 +187,11 @@ def _content(file: Path, extended_by: Sequence[Path] = ()) -> tuple[dict[str, An
 
 def _adapt(base: dict[str, Any], content: Mapping[str, Any]) -> None:
     """Remove from ``base`` what settings of ``content`` stand instead of, or exclude."""
-    if "model" in _table(content, "run"):
-        for name in ("pretrain", "measure"):
+    if _table(content, "run").get("model"):
+        for name in _PRETRAINING:
             base.pop(name, None)
+    elif any(name in content for name in _PRETRAINING):
+        _table(base, "run").pop("model", None)
     if "measure" in content:
         _table(base, "pretrain").pop("train-iters", None)
     if "train-iters" in _table(content, "pretrain"):
@@ -306,7 +309,8 @@ class _Tables:
         splits = table.get("splits", {})
         self._check_type("run.splits", splits, (dict,), "a table of lists by task")
         self.check_names("run.splits.", splits, known)
-        data, jobs, model = table.get("data", "data"), table.get("jobs", 1), table.get("model", "")
+        data, jobs, model = table.get("data", "data"), table.get("jobs", 1), table.get("model", False)
+        model = "" if model is False else model
         self._check_type("run.data", data, (str,), "the name of a directory")
         self._check_type("run.model", model, (str,), "the name or the directory of a model")
         self._check_positive("run.jobs", jobs, (int,), "a number")

@@ -18,10 +18,9 @@ from tape.evaluation.results import data_hash
 from tape.tasks import TaskType
 
 from .config import FinetuneDataConfig
+from .resume import TRAIN_SAMPLES
 
 logger = logging.getLogger(__name__)
-
-TRAIN_SAMPLES = "train_samples"  # the digest of the numbers of the proteins to train on, beside those of files
 
 
 @dataclass(frozen=True)

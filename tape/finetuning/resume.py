@@ -19,9 +19,9 @@ from tape.io.run_layout import ARGUMENTS_NAME, LATEST_NAME, resolve_model_direct
 from tape.runtime.precision_choice import AUTO
 
 from .best_epoch import LOSS
-from .data import TRAIN_SAMPLES
 from .tape_runs import WEIGHT_DECAY, check_weights_file, find_tape_run, missing_files
 
+TRAIN_SAMPLES = "train_samples"  # digest of the numbers of the proteins to train on, beside those of the splits' files
 _BEST_METRIC = "metric_for_best_model"
 _NONE = type(None)  # null in args.json: an option without a value by default
 # Options taken from args.json, unless they are given again -> their types.

@@ -139,9 +139,8 @@ class Finetuner:
         chosen, every = len(data.indices), len(data.train)
         proteins = f"{every:,} proteins" if chosen == every else f"{chosen:,} of {every:,} proteins"
         return (
-            f"{size:,} parameters{trainable}, {proteins},"
-            f" {config.num_train_epochs} epochs of {self.steps_per_epoch} steps of {self.batch_size} proteins,"
-            f" {self.schedule.warmup_steps} warm-up steps,"
+            f"{size:,} parameters{trainable}, {proteins}, {config.num_train_epochs} epochs of"
+            f" {self.steps_per_epoch} steps of {self.batch_size} proteins, {self.schedule.warmup_steps} warm-up steps,"
             f" {config.precision} on {self.context.world_size} x {self.context.device.type}"
         )
 

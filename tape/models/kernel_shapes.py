@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import low_precision
+from .graph_capture import is_captured
 
 SLOT_MULTIPLE = 16  # of the length of a protein in products of its own, such as attention
 _BITS = 5  # significant ones of a size: 16 sizes from a power of two to the next, at most 1/16 larger than needed
@@ -29,5 +30,5 @@ def compiles_each_shape(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def needs_few_shapes(values: Tensor) -> bool:
-    """Whether matrix products with these values have a kernel for each shape."""
-    return compiles_each_shape(values.device, low_precision.operand_dtype(values))
+    """Whether matrix products with these values have a kernel for each shape; not asked while a graph is captured."""
+    return not is_captured() and compiles_each_shape(values.device, low_precision.operand_dtype(values))

@@ -82,7 +82,7 @@ def load_state_dict(path: str | os.PathLike[str], *, verify: bool = True) -> Sta
     Raises:
         CheckpointError: there are no weights, the file is damaged, or an entry is not a tensor.
     """
-    file = _weights_file(Path(path))
+    file = weights_file(Path(path))
     verified = verify_model_directory(file.parent, [file.name]) if verify else ()
     if file.suffix == ".safetensors":
         state = _load_safetensors(file)
@@ -175,7 +175,7 @@ def check_architecture(
     Raises:
         CheckpointError: a setting differs, so that the weights would compute something else. Names both values.
     """
-    file = _weights_file(path)
+    file = weights_file(path)
     text = safetensors_metadata(file).get(ARCHITECTURE_KEY) if file.suffix == ".safetensors" else None
     if text is None:
         return
@@ -239,7 +239,12 @@ def check_vocabulary(directory: str | os.PathLike[str], tokenizer: TAPETokenizer
         )
 
 
-def _weights_file(path: Path) -> Path:
+def weights_file(path: Path) -> Path:
+    """The weights file of a model directory, or the path itself if it is a file.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     if not path.is_dir():
         if path.is_file():
             return path

@@ -261,9 +261,56 @@ def test_a_model_of_the_users_is_finetuned_instead_of_a_pretrained_one(tmp_path:
     assert "--pretraining" not in command_line(found["report"])
 
 
-def test_a_model_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"mine\.toml: run\.model: .*nothing has no config\.json; give a model"):
-        reproduce.plan(with_model(tmp_path, f"{tmp_path}/nothing"), SAMPLE, tmp_path / "out", jobs=1)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nothing/here", r"/nothing/here: no such model directory or weights file"),
+        ("proteinlm-mni", r"proteinlm-mni: no such model .*known by name: .*did you mean proteinlm-mini\?"),
+        ("~/nowhere", r"/home of mine/nowhere: no such model directory"),
+        ("unweighted", r"/unweighted: contains neither model\.safetensors nor"),
+        ("unreadable", r"/unreadable/config\.json: not valid JSON"),
+        ("unlike", r"/unlike/config\.json: hidden_size must be .*"),
+        ("esm", r"/esm is a model of the type huggingface; scales finetune those of the type transformer"),
+        ("checkpoints", r"/checkpoints: .*proteinlm convert -src"),
+        ("seeds", r"/seeds: holds one run per seed; give one of them: seed_1, seed_2"),
+        ("mini/model.safetensors", r"model\.safetensors is a file; give the directory of the model"),
+        (
+            "out/model",
+            r"/out/model is in the output directory .*/out, where results of other settings are moved; give ano",
+        ),
+    ],
+)
+def test_what_is_no_model_to_finetune_is_refused_before_anything_runs(
+    tmp_path: Path, name: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home of mine"))
+    mini, folder = bundled_model("proteinlm-mini"), tmp_path / name
+    for copy in ("unweighted", "unreadable", "unlike", "esm", "mini", "out/model"):
+        shutil.copytree(mini, tmp_path / copy)
+    (tmp_path / "unweighted" / "model.safetensors").unlink()
+    (tmp_path / "unreadable" / "config.json").write_text("{nonsense")
+    (tmp_path / "unlike" / "config.json").write_text('{"num_attention_heads": 8, "hidden_size": "many"}')
+    (tmp_path / "esm" / "config.json").write_text('{"model_type": "esm"}')
+    (tmp_path / "checkpoints" / "iter_0000010").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("10")
+    for seed in (1, 2):
+        (tmp_path / "seeds" / f"seed_{seed}").mkdir(parents=True)
+    given = str(folder) if folder.exists() or name == "nothing/here" else name
+    with pytest.raises(ConfigError, match=rf"mine\.toml: run\.model: .*{message}"):
+        reproduce.plan(with_model(tmp_path, given), SAMPLE, tmp_path / "out", jobs=1)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model"]
+
+
+def test_a_stage_without_steps_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = "few-labels"\n[run]\ntasks = ["stability"]\n')
+    arguments = [str(file), "--data", str(SAMPLE), "--out", str(tmp_path / "out")]
+    for stage in ("pretrain", "convert", "leakage", "card"):
+        with pytest.raises(ConfigError, match=rf"mine\.toml has nothing to do in stage {stage}; its stages are prep"):
+            reproduce.main([*arguments, "finetune", stage])
+    assert not (tmp_path / "out").exists()
+    reproduce.main([*arguments, "prepare", "--dry-run"])
+    assert "prepare_data.py" in capsys.readouterr().out
 
 
 def test_a_model_needs_no_corpus(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def read(tmp_path: Path, text: str) -> Scale:
 def test_the_committed_scales_have_only_options_of_the_commands(file: Path) -> None:
     scale = read_scale(file, NAMES)
     assert set(scale.finetune) == {(task, variant) for task in scale.tasks for variant in scale.variants}
-    assert (scale.iterations is None) == (scale.measure is not None)
+    assert sum(map(bool, (scale.iterations, scale.measure, scale.model))) == 1  # one way to a model
 
 
 def test_relatives_are_searched_for_the_listed_tasks_by_default_for_all(tmp_path: Path) -> None:
@@ -244,8 +244,23 @@ def test_mistakes_of_a_scale_that_extends_another_are_named(tmp_path: Path, text
         read(tmp_path, text)
 
 
-def test_an_unknown_scale_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(
-        ConfigError, match=r"no such file; scales are 200m, cpu, cpu-8h, h100-30min, toy, or a file whose"
+def test_pretraining_and_a_model_replace_each_other(tmp_path: Path) -> None:
+    small = "".join(f"{line}\n" for line in COMPLETE.splitlines() if line)
+    (tmp_path / "base.toml").write_text('extends = "cpu"\n[run]\nmodel = "proteinlm-mini"\n')
+    for text, model in (
+        ('extends = "base.toml"\n', "proteinlm-mini"),
+        ('extends = "base.toml"\n[run]\nmodel = "other"\n', "other"),
+        (f'extends = "base.toml"\n{small}', ""),
+        ('extends = "cpu"\n[run]\nmodel = ""\n', ""),
+        ('extends = "cpu"\n[run]\nmodel = false\n', ""),
     ):
+        scale = read(tmp_path, text)
+        assert (scale.model, bool(scale.pretrain)) == (model, not model)
+    with pytest.raises(ConfigError, match=r"pretrain\.\S+ is missing"):
+        read(tmp_path, 'extends = "base.toml"\n[run]\nmodel = false\n')
+
+
+def test_an_unknown_scale_is_refused_with_the_known_ones() -> None:
+    known = "200m, cpu, cpu-8h, few-labels, h100-30min, toy"
+    with pytest.raises(ConfigError, match=rf"no such file; scales are {known}, or a file whose"):
         scale_file("gpu")
