@@ -1,17 +1,39 @@
+#!/usr/bin/env python
 """Families of variants in a set without wild types, such as TAPE's fluorescence and stability test sets.
 
+    python benchmarks/variant_families.py DATA_DIR stability --split test --out families.tsv
+
 The variants of one protein have the same length and few substitutions, so that the most frequent residue at each
-position is the wild type's. A protein of other variants is not near, which a set of unrelated proteins shows.
+position is the wild type's. A protein of other variants is not near, which a set of unrelated proteins shows. The
+command writes the table that `tape-compare --groups` reads: id, group (a number, the largest family first) and
+substitutions of each protein. Proteins in no family, such as those with deletions, have a group each.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # runs from any directory without installation
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+    from tape.interrupts import exit_on_stop_signals
+
+    exit_on_stop_signals()
 
 import numpy as np
 
-from tape.errors import DataError
+from tape.cli.parser import ArgumentParser
+from tape.datasets.index import index_of, load_split
+from tape.errors import ConfigError, DataError, run_cli
+from tape.io.writing import check_output_file, write_text
+from tape.registry import registry
+from tape.report.groups import GROUP_COLUMN
+from tape.tasks import TaskType
 
 MOST_SUBSTITUTIONS = 15  # in a variant of TAPE's fluorescence set
 SMALLEST_FAMILY = 10
@@ -49,6 +71,21 @@ class Families:
     families: tuple[Family, ...]
     shifted: int
     single: int
+
+    def numbers(self, proteins: int) -> np.ndarray:
+        """(proteins,) number of each protein's family, from 1; proteins in no family have the numbers after these."""
+        numbers = np.zeros(proteins, dtype=np.int64)
+        for number, family in enumerate(self.families, start=1):
+            numbers[family.members] = number
+        alone = np.flatnonzero(numbers == 0)
+        numbers[alone] = len(self.families) + 1 + np.arange(alone.size)
+        return numbers
+
+
+def read_split(dataset: Any) -> tuple[list[np.ndarray], np.ndarray]:
+    """Token ids without special tokens, and labels, of a split of a regression task."""
+    items = [dataset[index] for index in range(len(dataset))]
+    return [np.asarray(item[0])[1:-1] for item in items], np.array([float(item[2]) for item in items])
 
 
 def find_families(proteins: Sequence[np.ndarray], where: str) -> Families:
@@ -124,3 +161,37 @@ def _is_shifted(group: Family, family: Family) -> bool:
 
 def _words(tokens: np.ndarray) -> set[bytes]:
     return {tokens[start : start + _WORD].tobytes() for start in range(len(tokens) - _WORD + 1)}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Write the table of families of a split."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", help="directory with TAPE's folders, as scripts/prepare_data.py writes them")
+    parser.add_argument("task", help="task with one value per protein, such as stability")
+    parser.add_argument("--split", default="test", help="default: %(default)s")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.tsv", help="the table")
+    options = parser.parse_args(words)
+    check_output_file(options.out, "--out")
+    if options.out.suffix != ".tsv":  # by which tape-compare knows the format
+        raise ConfigError(f"--out {options.out}: the table is tab-separated; give a name that ends in .tsv")
+    spec = registry.get_task_spec(options.task)
+    if spec.task_type != TaskType.VALUE:
+        raise ConfigError(f"{options.task} has no value per protein")
+    dataset = load_split(spec.dataset_class, options.data_dir, options.split, "iupac")
+    proteins, _ = read_split(dataset)
+    found = find_families(proteins, f"{options.task} {options.split}")
+    substitutions = np.zeros(len(proteins), dtype=np.int64)
+    for family in found.families:
+        substitutions[family.members] = family.substitutions
+    index = index_of(dataset)
+    names = range(len(proteins)) if index is None else index.identifiers  # as in results_SPLIT.pkl
+    rows = zip(names, found.numbers(len(proteins)), substitutions, strict=True)
+    lines = [f"id\t{GROUP_COLUMN}\tsubstitutions", *("\t".join(map(str, row)) for row in rows)]
+    write_text(options.out, "\n".join(lines) + "\n")
+    sizes = [len(family.members) for family in found.families]
+    alone = found.shifted + found.single
+    print(f"{len(sizes)} families of {min(sizes):,} to {max(sizes):,} proteins, and {alone:,} in none: {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

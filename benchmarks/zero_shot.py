@@ -33,7 +33,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 import numpy as np
 
 from benchmarks.peers.comparison import machine, option_values
-from benchmarks.variant_families import Families, Family, find_families
+from benchmarks.variant_families import Families, Family, find_families, read_split
 from tape.cli.parser import ArgumentParser
 from tape.datasets.index import load_split
 from tape.datasets.sources import dataset_provenance
@@ -93,12 +93,6 @@ class VariantSet:
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self.labels))[:number])
         return VariantSet(*(values[chosen] for values in vars(self).values()))
-
-
-def read_split(dataset: Any) -> tuple[list[np.ndarray], np.ndarray]:
-    """Token ids without special tokens, and labels, of a split of a regression task."""
-    items = [dataset[index] for index in range(len(dataset))]
-    return [np.asarray(item[0])[1:-1] for item in items], np.array([float(item[2]) for item in items])
 
 
 def additive_scores(table: np.ndarray, wild_type: np.ndarray, variants: np.ndarray) -> np.ndarray:

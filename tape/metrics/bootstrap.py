@@ -50,31 +50,44 @@ class Bootstrap:
             raise ConfigError(f"a bootstrap's level must be between 0 and 1, not {self.level}")
 
 
-def resampled_counts(proteins: int, bootstrap: Bootstrap) -> Iterator[np.ndarray]:
-    """Yield blocks (resamples, proteins) float64: how often each protein was drawn."""
+def resampled_counts(proteins: int, bootstrap: Bootstrap, width: int | None = None) -> Iterator[np.ndarray]:
+    """Yield blocks (resamples, proteins) float64: how often each protein was drawn.
+
+    Args:
+        proteins: number of proteins.
+        bootstrap: number of resamples and seed.
+        width: elements of a resample that bound the size of a block; default: ``proteins``.
+    """
     rng = np.random.default_rng(bootstrap.seed)
-    step = max(1, _BLOCK // proteins)
+    step = max(1, _BLOCK // (width or proteins))
     for start in range(0, bootstrap.resamples, step):
         rows = min(step, bootstrap.resamples - start)
         drawn = rng.integers(0, proteins, (rows, proteins)) + np.arange(rows)[:, None] * proteins
         yield np.bincount(drawn.reshape(-1), minlength=rows * proteins).reshape(rows, proteins).astype(np.float64)
 
 
-def bootstrap_intervals(statistic: Statistic, proteins: int, bootstrap: Bootstrap) -> list[Interval]:
+def bootstrap_intervals(
+    statistic: Statistic, proteins: int, bootstrap: Bootstrap, groups: np.ndarray | None = None
+) -> list[Interval]:
     """Percentile intervals of a statistic.
 
     Args:
         statistic: maps counts (resamples, proteins) to values (resamples, metrics), ``nan`` where undefined.
         proteins: number of proteins.
         bootstrap: number of resamples, seed and level.
+        groups: (proteins,) number of each protein's group, from 0. A resample then draws whole groups, as many as there
+            are (Field and Welsh 2007, "Bootstrapping clustered data"): proteins of a family are not independent, and
+            intervals over single proteins are too narrow. None: proteins are drawn.
 
     Returns:
         (low, high) of each metric, None for a metric that is undefined in all resamples; an empty list for fewer than
-        two proteins.
+        two proteins, or groups.
     """
-    if proteins < 2:
+    drawn = proteins if groups is None else len(np.unique(groups))
+    if drawn < 2:
         return []
-    values = np.concatenate([statistic(counts) for counts in resampled_counts(proteins, bootstrap)])
+    blocks = resampled_counts(drawn, bootstrap, proteins)
+    values = np.concatenate([statistic(counts if groups is None else counts[:, groups]) for counts in blocks])
     tail = (1 - bootstrap.level) / 2
     intervals: list[Interval] = []
     for column in values.T:

@@ -17,7 +17,7 @@ import numpy as np
 
 from tape.errors import DataError
 
-from .bootstrap import Bootstrap, Estimates, bootstrap_intervals
+from .bootstrap import Bootstrap, Estimates, bootstrap_intervals, ratio_of_sums
 from .by_task_type import TaskTypeMetrics
 from .metric import Interval, Metric
 
@@ -43,7 +43,11 @@ class Difference:
 
 
 def paired_differences(
-    first: Sequence[Sequence[Any]], second: Sequence[Sequence[Any]], metrics: TaskTypeMetrics, bootstrap: Bootstrap
+    first: Sequence[Sequence[Any]],
+    second: Sequence[Sequence[Any]],
+    metrics: TaskTypeMetrics,
+    bootstrap: Bootstrap,
+    groups: np.ndarray | None = None,
 ) -> list[Difference]:
     """Compute the differences of all metrics of a task type.
 
@@ -52,6 +56,7 @@ def paired_differences(
             the same in the same order.
         metrics: metrics of the task type.
         bootstrap: number of resamples, seed and level.
+        groups: (N,) number of each protein's group, which are drawn as wholes; None: proteins are drawn.
 
     Returns:
         One difference per metric, in the order of ``metrics.summarize``.
@@ -72,10 +77,48 @@ def paired_differences(
 
     one, other = (_mean([seed.metrics for seed in model], names) for model in estimates)
     with np.errstate(invalid="ignore"):  # differences of infinite predictions, and their intervals, are undefined
-        intervals = bootstrap_intervals(statistic, estimates[0][0].proteins, bootstrap) or [None] * len(names)
+        intervals = bootstrap_intervals(statistic, estimates[0][0].proteins, bootstrap, groups)
+    return _differences(names, one, other, intervals)
+
+
+def differences_within_groups(
+    first: Sequence[Sequence[Any]],
+    second: Sequence[Sequence[Any]],
+    metrics: TaskTypeMetrics,
+    bootstrap: Bootstrap,
+    groups: np.ndarray,
+) -> list[Difference]:
+    """The differences of metrics that are computed within each group and averaged over the groups.
+
+    A metric over all proteins also depends on differences between groups, such as those of designs in stability. Groups
+    in which a metric is undefined for a model do not count. Arguments, order and errors are those of
+    :func:`paired_differences`.
+    """
+    names = [metric.name for metric in metrics.summarize(first[0])]
+    members = [np.flatnonzero(groups == number) for number in range(len(np.unique(groups)))]
+    one, other = (  # (groups, metrics)
+        np.array([_mean([metrics.summarize([rows[k] for k in own]) for rows in model], names) for own in members])
+        for model in (first, second)
+    )
+    defined = np.isfinite(one) & np.isfinite(other)
+    one, other = (np.where(defined, values, 0.0) for values in (one, other))
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return ratio_of_sums(counts @ (one - other), counts @ defined)
+
+    every = np.ones((1, len(members)))
+    first_mean, second_mean = (ratio_of_sums(every @ values, every @ defined)[0] for values in (one, other))
+    return _differences(names, first_mean, second_mean, bootstrap_intervals(statistic, len(members), bootstrap))
+
+
+def _differences(
+    names: Sequence[str], first: np.ndarray, second: np.ndarray, intervals: Sequence[Interval]
+) -> list[Difference]:
+    """The differences of named values; those without a value have no interval."""
+    values = zip(first.tolist(), second.tolist(), strict=True)
     return [
-        Difference(name, *values, interval if math.isfinite(values[0] - values[1]) else None)
-        for name, values, interval in zip(names, zip(one.tolist(), other.tolist(), strict=True), intervals, strict=True)
+        Difference(name, *pair, interval if math.isfinite(pair[0] - pair[1]) else None)
+        for name, pair, interval in zip(names, values, intervals or [None] * len(names), strict=True)
     ]
 
 

@@ -1,20 +1,25 @@
 """Comparison of two finetuned models on the same proteins: differences of metrics, and whether they are significant.
 
-    python scripts/compare.py RUN OTHER_RUN [--split SPLIT] [--all_metrics] [--out FILE]
+    python scripts/compare.py RUN OTHER_RUN [--split SPLIT] [--groups TABLE] [--all_metrics] [--out FILE]
 
 Both runs must have been evaluated on the split (tape_eval.py or --eval_splits, which write eval_SPLIT.json and
 results_SPLIT.pkl). Prints each metric of both runs, recomputed from the predictions, and the difference RUN minus
 OTHER_RUN with its 95 % interval from a paired bootstrap over the proteins. A run of --seeds N counts as the mean of its
 N models. The intervals do not cover the variation between training runs; to estimate that, train several seeds.
 Proteins without a label, or for which a model has no finite prediction, are left out of both runs and counted below the
-table. The installed command is `tape-compare`.
+table.
+
+With --groups, whole groups of proteins are resampled, such as the variants of one wild type or the members of a
+family: these resemble each other, and intervals over single proteins are too narrow for what the models do on other
+groups. Each metric is then also computed within each group and averaged over the groups. The installed command is
+`tape-compare`.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +29,9 @@ from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError
 from tape.io.writing import check_output_directory, write_text
 from tape.metrics import Bootstrap, TaskTypeMetrics, metrics_of
-from tape.metrics.paired import Difference, paired_differences
+from tape.metrics.paired import Difference, differences_within_groups, paired_differences
 from tape.report.cells import markdown_row, shown_interval, shown_number
+from tape.report.groups import Groups, read_groups
 from tape.report.predictions import load_results, task_type_of
 from tape.report.rows import (
     Evaluated,
@@ -60,13 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bootstrap = Bootstrap(options.bootstrap, options.seed)
     if options.out is not None:
         check_output_directory(options.out.parent, "--out")
-    text = table(pairs_of(options.first, options.second, options.split), bootstrap, options.all_metrics)
+    groups = None if options.groups is None else read_groups(options.groups)
+    text = table(pairs_of(options.first, options.second, options.split), bootstrap, options.all_metrics, groups)
     if options.out is not None:
         write_text(options.out, f"{text}\n")
     print(text)
 
 
-def table(pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metrics: bool) -> str:
+def table(
+    pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metrics: bool, groups: Groups | None = None
+) -> str:
     """The comparison in Markdown: the names of both runs, then one row per metric and split.
 
     Raises:
@@ -77,10 +86,14 @@ def table(pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metric
     notes = []
     for first, second in pairs:
         titles, record = dict(headlines_of(first)), first[0].record
-        comparison = compared(first, second, bootstrap)
-        for difference in comparison.differences:
-            if all_metrics or difference.name in titles:
-                lines.append(_line(first[0], titles.get(difference.name, difference.name), difference))
+        comparison = compared(first, second, bootstrap, groups)
+        for differences, where in ((comparison.differences, ""), (comparison.within_groups, ", mean within groups")):
+            for difference in differences:
+                if all_metrics or difference.name in titles:
+                    title = titles.get(difference.name, difference.name)
+                    lines.append(_line(first[0], f"{title}{where}", difference))
+        if groups is not None:
+            notes.append(f"{record.task}, {record.split}: intervals over {comparison.groups:,} groups of {groups.path}")
         if comparison.left_out:
             notes.append(
                 f"{record.task}, {record.split}: {comparison.left_out:,} of {record.proteins:,} proteins left out,"
@@ -142,19 +155,28 @@ class Comparison:
     Attributes:
         differences: of every metric.
         left_out: number of proteins without a label, or without a finite prediction of one of the models.
+        within_groups: of every metric, computed within groups and averaged over them; empty without groups.
+        groups: number of the groups; 0 without groups.
     """
 
     differences: list[Difference]
     left_out: int
+    within_groups: list[Difference] = field(default_factory=list)
+    groups: int = 0
 
 
-def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> Comparison:
+def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap, groups: Groups | None = None) -> Comparison:
     """Difference of every metric between two models on one split, each model with one seed or several.
+
+    Args:
+        first, second: the seeds of each model.
+        bootstrap: number of resamples, seed and level.
+        groups: groups of proteins to resample as wholes.
 
     Raises:
         ConfigError: the task's predictions cannot be compared, or there are none.
         DataError: the predictions are damaged, are not for the same proteins with the same labels, or have no protein
-            with a label and finite predictions in common.
+            with a label and finite predictions in common, or a protein has no group.
     """
     task = first[0].record.task
     task_type = task_type_of(first[0].record)
@@ -186,8 +208,16 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap) -> Comparison:
         raise DataError(f"{first[0].results_file}: no protein has a label and a finite prediction of both models")
     kept = np.flatnonzero(complete)
     rows = [[own[number] for number in kept] for own in rows]
-    differences = paired_differences(rows[: len(first)], rows[len(first) :], metrics, bootstrap)
-    return Comparison(differences, complete.size - kept.size)
+    one, other, left_out = rows[: len(first)], rows[len(first) :], complete.size - kept.size
+    if groups is None or reference is None:
+        return Comparison(paired_differences(one, other, metrics, bootstrap), left_out)
+    numbers = groups.numbers([reference.identifiers[number] for number in kept])
+    return Comparison(
+        paired_differences(one, other, metrics, bootstrap, numbers),
+        left_out,
+        differences_within_groups(one, other, metrics, bootstrap, numbers),
+        len(np.unique(numbers)),
+    )
 
 
 def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
@@ -244,6 +274,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="number of bootstrap resamples (default %(default)s)"
+    )
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="TABLE",
+        help="table with the columns id and group of each protein: resample whole groups, and show means within groups",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file that also gets the table")
     parser.add_argument("--seed", type=int, default=42, help="seed of the bootstrap resamples (default %(default)s)")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.variant_families import find_families
-from tape.errors import DataError
+from benchmarks.variant_families import find_families, main
+from tape.errors import ConfigError, DataError
+from tape.io.lmdb_store import write_lmdb
+from tape.report.groups import read_groups
 
 RESIDUES = 20
 
@@ -69,3 +72,26 @@ def test_unrelated_proteins_are_refused() -> None:
         find_families([protein(seed, 40) for seed in range(20)], "set")
     with pytest.raises(DataError, match="set: more than 1000 families, so not a set of variants of few proteins"):
         find_families([protein(seed, 40) for seed in range(1100)], "set")
+
+
+def test_the_table_of_families_is_that_of_tape_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    letters = "ACDEFGHIKLMNPQRSTVWY"
+    one, other = protein(1, 60), protein(2, 60)
+    made = [*variants(other, 20, 3), *variants(one, 30, 6), protein(3, 60)]
+    rows = [
+        {"id": f"v{index}", "primary": "".join(letters[number] for number in own), "stability_score": [1.0 * index]}
+        for index, own in enumerate(made)
+    ]
+    (tmp_path / "stability").mkdir()
+    write_lmdb(tmp_path / "stability" / "stability_test.lmdb", rows)
+    out = tmp_path / "families.tsv"
+    main([str(tmp_path), "stability", "--out", str(out)])
+    assert capsys.readouterr().out == f"2 families of 20 to 30 proteins, and 1 in none: {out}\n"
+    groups = read_groups(out)
+    assert list(groups.of.values()) == [*["2"] * 20, *["1"] * 30, "3"]
+    substitutions = [int(line.split("\t")[2]) for line in out.read_text().splitlines()[1:]]
+    assert substitutions[:20] == [int((own != other).sum()) for own in made[:20]]
+    with pytest.raises(ConfigError, match="give a name that ends in .tsv"):
+        main([str(tmp_path), "stability", "--out", str(tmp_path / "families.txt")])
+    with pytest.raises(ConfigError, match="remote_homology has no value per protein"):
+        main([str(tmp_path), "remote_homology", "--out", str(out)])

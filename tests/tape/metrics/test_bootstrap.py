@@ -33,6 +33,27 @@ def test_a_resample_draws_as_many_proteins_as_there_are(monkeypatch: pytest.Monk
     np.testing.assert_array_equal(np.concatenate(list(resampled_counts(7, bootstrap))), counts)
 
 
+def test_a_resample_of_groups_draws_whole_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = np.array([0, 1, 0, 2, 2, 2, 1])
+    seen: list[np.ndarray] = []
+
+    def sums(counts: np.ndarray) -> np.ndarray:
+        seen.append(counts)
+        return counts.sum(axis=1, keepdims=True)
+
+    bootstrap = Bootstrap(200, seed=3)
+    intervals = bootstrap_intervals(sums, 7, bootstrap, groups)
+    counts = np.concatenate(seen)
+    drawn = np.stack([counts[:, 0], counts[:, 1], counts[:, 3]], axis=1)
+    np.testing.assert_array_equal(counts, drawn[:, groups])
+    assert (drawn.sum(axis=1) == 3).all()
+    assert intervals == [(6.0, 9.0)]  # three groups of two and three proteins
+    monkeypatch.setattr("tape.metrics.bootstrap._BLOCK", 20)
+    assert bootstrap_intervals(sums, 7, bootstrap, groups) == intervals
+    assert len(seen) == 1 + 100  # a block is bounded by the proteins, not by the groups
+    assert bootstrap_intervals(sums, 7, bootstrap, np.zeros(7, dtype=int)) == []
+
+
 def test_correlations_of_resamples_agree_with_scipy_draw_by_draw() -> None:
     rng = np.random.default_rng(0)
     true, predicted = np.round(rng.normal(size=(2, 40)), 1)  # with ties, and each resample has more

@@ -12,7 +12,7 @@ from tape.errors import DataError
 from tape.metrics import TASK_TYPE_METRICS, Bootstrap
 from tape.metrics.bootstrap import resampled_counts
 from tape.metrics.classes import ResidueCounts
-from tape.metrics.paired import paired_differences
+from tape.metrics.paired import differences_within_groups, paired_differences
 from tape.tasks import TaskType
 
 RESIDUES = TASK_TYPE_METRICS[TaskType.RESIDUE_CLASS]
@@ -89,3 +89,66 @@ def test_undefined_differences_have_no_interval() -> None:
     for difference in paired_differences([infinite], [rows], VALUES, Bootstrap(50)):
         assert math.isnan(difference.value) or math.isinf(difference.value)
         assert difference.interval is None
+
+
+def grouped_values(seed: int) -> tuple[list[list[tuple[float, float]]], np.ndarray, np.ndarray]:
+    """Two models' (prediction, target) pairs of six groups with offsets of their own, and the groups."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(6), [5, 9, 7, 12, 2, 10])
+    true = rng.normal(size=groups.size) + 5 * rng.normal(size=6)[groups]
+    predicted = [true + rng.normal(size=true.size) * noise for noise in (0.5, 3.0)]
+    return [list(zip(values.tolist(), true.tolist(), strict=True)) for values in predicted], groups, true
+
+
+def test_groups_that_are_drawn_widen_the_interval_and_leave_the_values() -> None:
+    rows, groups, _ = grouped_values(4)
+    single, whole = (
+        next(d for d in paired_differences([rows[0]], [rows[1]], VALUES, Bootstrap(300), given) if d.name == "mse")
+        for given in (None, np.arange(groups.size))
+    )
+    assert whole.interval == pytest.approx(single.interval)  # a group for each protein
+    # all errors of a group are alike: the groups are the sample, not their proteins
+    alike = [[(float(g in (1, 3)), 0.0) for g in groups], [(0.0, 0.0)] * groups.size]
+    single, whole = (
+        next(d for d in paired_differences([alike[0]], [alike[1]], VALUES, Bootstrap(300), given) if d.name == "mse")
+        for given in (None, groups)
+    )
+    assert (whole.first, whole.second) == (single.first, single.second)
+    assert single.interval is not None
+    assert whole.interval is not None
+    assert whole.interval[1] - whole.interval[0] > 2 * (single.interval[1] - single.interval[0])
+
+
+def test_metrics_within_groups_are_means_of_those_of_each_group() -> None:
+    rows, groups, true = grouped_values(5)
+    found = differences_within_groups([rows[0]], [rows[1]], VALUES, Bootstrap(400, seed=1), groups)
+    rho = next(difference for difference in found if difference.name == "spearmanr")
+    of_groups = np.array(
+        [
+            [
+                stats.spearmanr([rows[m][k][0] for k in np.flatnonzero(groups == g)], true[groups == g])[0]
+                for m in (0, 1)
+            ]
+            for g in range(6)
+        ]
+    )
+    assert (rho.first, rho.second) == pytest.approx(tuple(of_groups.mean(axis=0)))
+    (counts,) = resampled_counts(6, Bootstrap(400, seed=1))
+    differences = (counts @ (of_groups[:, 0] - of_groups[:, 1])) / 6
+    assert rho.interval == pytest.approx(tuple(np.quantile(differences, [0.025, 0.975])))
+
+
+def test_groups_in_which_a_metric_is_undefined_do_not_count() -> None:
+    rows, groups, true = grouped_values(6)
+    constant = [
+        (1.0, target) if group == 4 else pair for pair, target, group in zip(rows[0], true, groups, strict=True)
+    ]
+    here = differences_within_groups([constant], [rows[1]], VALUES, Bootstrap(50), groups)
+    kept = np.flatnonzero(groups != 4)
+    without = [[own[k] for k in kept] for own in rows]
+    numbers = np.unique(groups[kept], return_inverse=True)[1]
+    there = differences_within_groups([without[0]], [without[1]], VALUES, Bootstrap(50), numbers)
+    for name in ("spearmanr", "pearsonr"):
+        one, other = (next(d for d in found if d.name == name) for found in (here, there))
+        assert (one.first, one.second) == pytest.approx((other.first, other.second))
+        assert one.interval is not None

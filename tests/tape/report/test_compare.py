@@ -66,6 +66,22 @@ def test_a_run_on_a_part_of_the_training_proteins_is_named(tmp_path: Path, capsy
         assert capsys.readouterr().out.splitlines()[0] == f"first: {first}, second: {second}{shown}"
 
 
+def test_groups_of_proteins_are_resampled_and_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    better, worse = predictions(2)[: PROTEINS // 2], predictions(6)[PROTEINS // 2 :]
+    runs = [str(add_run(tmp_path, "a", [*better, *worse])), str(add_run(tmp_path, "b", predictions(5)))]
+    groups = tmp_path / "groups.csv"
+    groups.write_text("id,group\n" + "".join(f"p{index},{index // 6}\n" for index in range(PROTEINS)))
+    compare.main([*runs, "--bootstrap", "200", "--groups", str(groups)])
+    lines = capsys.readouterr().out.splitlines()
+    overall, within = ([cell.strip() for cell in line.strip("|").split("|")][3:] for line in lines[4:6])
+    assert overall == ["3-class accuracy", "0.600", "0.500", "+0.100", "[-0.100, +0.300]"]
+    assert within == ["3-class accuracy, mean within groups", *overall[1:]]
+    assert lines[-1] == f"secondary_structure, cb513: intervals over 2 groups of {groups}"
+    groups.write_text("id,group\np0,a\n")
+    with pytest.raises(DataError, match=r"groups\.csv: no group for 11 of 12 evaluated proteins"):
+        compare.main([*runs, "--groups", str(groups)])
+
+
 def test_the_table_is_also_written_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [str(add_run(tmp_path, name, predictions(wrong))) for name, wrong in (("a", 2), ("b", 5))]
     compare.main([*runs, "--bootstrap", "50", "--out", str(tmp_path / "tables" / "ab.md")])
