@@ -37,10 +37,10 @@ from tape.report.rows import (
     Evaluated,
     groups_of,
     headlines_of,
-    parts_of,
     read_evaluations,
     several_columns,
     shown_data,
+    train_samples_of,
 )
 from tape.tasks import TaskType
 
@@ -104,7 +104,7 @@ def table(
 
 def _shown_model(seeds: Seeds) -> str:
     notes = [f"mean of {len(seeds)} seeds"] if len(seeds) > 1 else []
-    notes += [f"trained on {part}" for part in dict.fromkeys(parts_of(seeds))]
+    notes += [f"trained on {part}" for part in dict.fromkeys(train_samples_of(seeds))]
     return f"{seeds[0].directory}" + (f" ({', '.join(notes)})" if notes else "")
 
 

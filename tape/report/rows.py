@@ -108,7 +108,7 @@ class ReportRow:
 
     Attributes:
         heading: the task's.
-        parts: column -> the number of training proteins of a model that was trained on a part of them.
+        train_samples: column -> the number of training proteins of a model that was trained on a part of them.
     """
 
     task: str
@@ -119,7 +119,7 @@ class ReportRow:
     metric: str
     values: dict[str, Metric]
     heading: str = ""
-    parts: dict[str, str] = field(default_factory=dict)
+    train_samples: dict[str, str] = field(default_factory=dict)
 
     @property
     def data_label(self) -> str:
@@ -239,7 +239,7 @@ def groups_of(evaluations: Sequence[Evaluated]) -> list[list[Evaluated]]:
     return groups
 
 
-def parts_of(runs: Iterable[Evaluated]) -> list[str]:
+def train_samples_of(runs: Iterable[Evaluated]) -> list[str]:
     """The numbers of training proteins of those runs that were trained on a part of them."""
     sizes = [run.record.training for run in runs]
     return [str(size) for size in sizes if size is not None and size.proteins < size.available]
@@ -298,13 +298,13 @@ def make_rows(evaluations: Sequence[Evaluated]) -> list[ReportRow]:
     rows = []
     for group in groups_of(evaluations):
         first = group[0].record
-        parts = {column: ", ".join(dict.fromkeys(parts_of(runs))) for column, runs in columns_in(group).items()}
-        parts = {column: part for column, part in parts.items() if part}
+        numbers = {c: ", ".join(dict.fromkeys(train_samples_of(runs))) for c, runs in columns_in(group).items()}
+        numbers = {column: number for column, number in numbers.items() if number}
         for key, title in headlines_of(group):
             found = {column: measured(runs, key) for column, runs in columns_in(group).items()}
             values = {column: metric for column, metric in found.items() if metric is not None}
             place = (first.task, first.data_name, first.is_simulated, first.split, first.proteins)
-            rows.append(ReportRow(*place, title, values, task_heading(first), parts))
+            rows.append(ReportRow(*place, title, values, task_heading(first), numbers))
     return rows
 
 
@@ -365,8 +365,10 @@ def _note_lines(rows: Sequence[ReportRow]) -> list[str]:
 def notes_of(rows: Sequence[ReportRow]) -> list[str]:
     """Sentences below the table, without full stops: on means over seeds, and on models trained on fewer proteins."""
     notes = [SEEDS_NOTE] if has_means(rows) else []
-    parts = {row.heading: row.parts for row in rows if row.parts}
-    shown = [f"{heading}: " + ", ".join(f"{c} on {part}" for c, part in own.items()) for heading, own in parts.items()]
+    tasks = {row.heading: row.train_samples for row in rows if row.train_samples}
+    shown = [
+        f"{heading}: " + ", ".join(f"{c} on {number}" for c, number in own.items()) for heading, own in tasks.items()
+    ]
     return [*notes, f"Trained on a part of the training proteins: {'; '.join(shown)}"] if shown else notes
 
 
