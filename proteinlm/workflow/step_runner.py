@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from proteinlm.workflow.step_records import InputSums, StepRecords
 from tape.errors import ConfigError, ProteinLMError, listed
+from tape.runtime.cpu import allocator_variables
 from tape.runtime.run_lock import lock_in, run_lock
 
 # Time for a command to save and clean up after SIGTERM; torchrun gives its ranks 30 seconds.
@@ -121,6 +122,7 @@ class StepRunner:
         self._stage_starts: dict[str, float] = {}
         self._ended_stages: set[str] = set()
         self._unfinished: dict[str, str] = {}  # why, by the name of the step
+        self._allocator = allocator_variables()
 
     def run(self, stages: Collection[str] = ()) -> dict[str, float]:
         """Run the steps that are not up to date; returns the duration of each in seconds.
@@ -160,6 +162,8 @@ class StepRunner:
         skipped = len(wanted) - len(todo)
         if skipped:
             print(f"{skipped} of {len(wanted)} steps are up to date (stamps in {self.records})", flush=True)
+        if todo and self._allocator:
+            print(f"memory of the steps is allocated by {self._allocator['LD_PRELOAD']} (LD_PRELOAD)", flush=True)
         seconds: dict[str, float] = {}
         total = sum(step.weight for step in todo.values())
         layout = "all steps {percentage:3.0f}%|{bar:24}| {elapsed} elapsed, about {remaining} left"
@@ -346,7 +350,7 @@ class StepRunner:
             process = subprocess.Popen(
                 _with_parent(step.command),
                 cwd=self.directory,
-                env={**os.environ, **step.environment},
+                env={**os.environ, **self._allocator, **step.environment},
                 stdout=output,
                 stderr=output,
                 stdin=subprocess.DEVNULL,

@@ -81,6 +81,23 @@ def test_environment_variables_repeat_nothing(tmp_path):
     assert StepRunner(steps, tmp_path / "steps", tmp_path).run() == {}
 
 
+def test_steps_allocate_with_tcmalloc_if_it_is_installed(tmp_path, monkeypatch, capsys):
+    def seen(name: str, found: str | None) -> str:
+        monkeypatch.setattr("ctypes.util.find_library", {"tcmalloc_minimal": found}.get)
+        code = f"import os; open({name!r}, 'w').write(repr(os.environ.get('LD_PRELOAD')))"
+        step = Step("one", (sys.executable, "-c", code), (tmp_path / name,))
+        StepRunner([step], tmp_path / f"steps_{name}", tmp_path).run()
+        return (tmp_path / name).read_text()
+
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    assert seen("without", None) == "None"
+    assert "memory of the steps" not in capsys.readouterr().out
+    assert seen("with", "libnot_here.so.4") == "'libnot_here.so.4'"  # the loader ignores it with a message
+    assert "memory of the steps is allocated by libnot_here.so.4 (LD_PRELOAD)\n" in capsys.readouterr().out
+    monkeypatch.setenv("LD_PRELOAD", "")
+    assert seen("own", "libnot_here.so.4") == "''"
+
+
 def test_results_of_steps_that_left_the_plan_are_set_aside_until_it_has_them_again(tmp_path, capsys):
     run, found = tmp_path / "results" / "run", tmp_path / "found"
     code = "import os; os.makedirs({0!r}); open({0!r} + '/model', 'w').write({1!r})"

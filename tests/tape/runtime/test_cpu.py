@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tape.runtime import cpu
-from tape.runtime.cpu import configure_cpu, usable_cores
+from tape.runtime.cpu import allocator_variables, configure_cpu, usable_cores
 
 # Page faults of 20 allocations of 40 MB that are freed in turn; 10,000 pages each.
 _PAGE_FAULTS = """
@@ -44,6 +44,23 @@ def test_freed_memory_is_used_again() -> None:
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="only glibc has mallopt")
 def test_settings_of_the_allocator_in_the_environment_stay() -> None:
     assert _page_faults("reuse", MALLOC_MMAP_THRESHOLD_="1000000") > 5000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no LD_PRELOAD")
+def test_tcmalloc_is_named_unless_the_user_has_chosen_an_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"tcmalloc_minimal": "libtcmalloc_minimal.so.4", "tcmalloc": "libtcmalloc.so.4"}
+    monkeypatch.setattr("ctypes.util.find_library", installed.get)
+    for name in ("LD_PRELOAD", *cpu._VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    assert allocator_variables() == {"LD_PRELOAD": "libtcmalloc_minimal.so.4"}
+    for name in ("LD_PRELOAD", *cpu._VARIABLES):
+        with monkeypatch.context() as user:
+            user.setenv(name, "")
+            assert allocator_variables() == {}
+    del installed["tcmalloc_minimal"]
+    assert allocator_variables() == {"LD_PRELOAD": "libtcmalloc.so.4"}
+    installed.clear()
+    assert allocator_variables() == {}
 
 
 # Blocks between others that are in use, which the heap can't return by shrinking.
