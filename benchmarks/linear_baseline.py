@@ -31,13 +31,11 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import lsqr
 
+from benchmarks.variant_families import open_split, read_split
 from tape.cli.parser import ArgumentParser
-from tape.datasets.index import load_split
-from tape.errors import ConfigError, DataError, run_cli
+from tape.errors import DataError, run_cli
 from tape.io.writing import check_output_file, write_json
 from tape.metrics.values import spearmanr
-from tape.registry import registry
-from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
@@ -63,21 +61,6 @@ class LinearBaseline:
     test: float
 
 
-def read_split(data_dir: str, task: str, split: str) -> tuple[list[np.ndarray], np.ndarray]:
-    """Token ids and labels of a split of a regression task.
-
-    Raises:
-        ConfigError: the task is no regression of proteins.
-        ProteinLMError: the split can't be used.
-    """
-    spec = registry.get_task_spec(task)
-    if spec.task_type != TaskType.VALUE:
-        raise ConfigError(f"--task {task}: has no value per protein")
-    dataset = load_split(spec.dataset_class, data_dir, split, "iupac")
-    items = [dataset[index] for index in range(len(dataset))]
-    return [np.asarray(item[0])[1:-1] for item in items], np.asarray([float(item[2]) for item in items])
-
-
 def features(proteins: Sequence[np.ndarray], length: int) -> csr_matrix:
     """(N, length * tokens) one-hot features: one column per token and position, 0 (padding) after the end."""
     tokens = TAPETokenizer().vocab_size
@@ -100,7 +83,8 @@ def measure(data_dir: str, task: str, test_split: str) -> LinearBaseline:
     Raises:
         DataError: the proteins are not variants of one protein.
     """
-    splits = {split: read_split(data_dir, task, split) for split in ("train", "valid", test_split)}
+    names = ("train", "valid", test_split)
+    splits = {name: read_split(open_split(data_dir, task, name, f"--task {task}:")) for name in names}
     lengths = np.concatenate([[len(protein) for protein in proteins] for proteins, _ in splits.values()])
     length = int(lengths.max())
     if lengths.min() < (1 - _LARGEST_DIFFERENCE) * length:

@@ -82,6 +82,23 @@ class Families:
         return numbers
 
 
+def open_split(data_dir: str, task: str, split: str, given: str) -> Any:
+    """A split of a regression task, whose vocabulary is ``iupac``.
+
+    Args:
+        data_dir, task, split: names.
+        given: how the task was given, for messages.
+
+    Raises:
+        ConfigError: the task is no regression of proteins.
+        ProteinLMError: the split can't be used.
+    """
+    spec = registry.get_task_spec(task)
+    if spec.task_type != TaskType.VALUE:
+        raise ConfigError(f"{given} has no value per protein")
+    return load_split(spec.dataset_class, data_dir, split, "iupac")
+
+
 def read_split(dataset: Any) -> tuple[list[np.ndarray], np.ndarray]:
     """Token ids without special tokens, and labels, of a split of a regression task."""
     items = [dataset[index] for index in range(len(dataset))]
@@ -174,10 +191,7 @@ def main(words: Sequence[str] | None = None) -> None:
     check_output_file(options.out, "--out")
     if options.out.suffix != ".tsv":  # by which tape-compare knows the format
         raise ConfigError(f"--out {options.out}: the table is tab-separated; give a name that ends in .tsv")
-    spec = registry.get_task_spec(options.task)
-    if spec.task_type != TaskType.VALUE:
-        raise ConfigError(f"{options.task} has no value per protein")
-    dataset = load_split(spec.dataset_class, options.data_dir, options.split, "iupac")
+    dataset = open_split(options.data_dir, options.task, options.split, options.task)
     proteins, _ = read_split(dataset)
     found = find_families(proteins, f"{options.task} {options.split}")
     substitutions = np.zeros(len(proteins), dtype=np.int64)

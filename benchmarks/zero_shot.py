@@ -33,9 +33,8 @@ if __name__ == "__main__":  # runs from any directory without installation
 import numpy as np
 
 from benchmarks.peers.comparison import machine, option_values
-from benchmarks.variant_families import Families, Family, find_families, read_split
+from benchmarks.variant_families import Families, Family, find_families, open_split, read_split
 from tape.cli.parser import ArgumentParser
-from tape.datasets.index import load_split
 from tape.datasets.sources import dataset_provenance
 from tape.errors import ConfigError, run_cli
 from tape.evaluation.config import InferenceConfig, ModelSource
@@ -50,7 +49,6 @@ from tape.metrics.metric import Interval
 from tape.metrics.values import average_ranks, weighted_correlation
 from tape.registry import registry
 from tape.runtime.process import ProcessConfig, process_context
-from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 
 TASKS = ("fluorescence", "stability")
@@ -169,10 +167,7 @@ def measure(options: argparse.Namespace, task: str, scorer: VariantScorer, token
         ConfigError: the task is no regression of proteins.
         DataError: the proteins are no variants.
     """
-    spec = registry.get_task_spec(task)
-    if spec.task_type != TaskType.VALUE:
-        raise ConfigError(f"--tasks {task}: has no value per protein")
-    dataset = load_split(spec.dataset_class, options.data_dir, options.split, tokenizer.name)
+    dataset = open_split(options.data_dir, task, options.split, f"--tasks {task}:")
     proteins, labels = read_split(dataset)
     found = find_families(proteins, f"{task} {options.split}")
     variants = score_families(scorer, tokenizer, proteins, labels, found).sample(options.variants, options.seed)

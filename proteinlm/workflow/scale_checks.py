@@ -47,21 +47,19 @@ def model_directory(scale: Scale, out: Path) -> Path | None:
         if directory.is_file():
             raise ConfigError(f"{directory} is a file; give the directory of the model")
         name = model_type.model_type_of(directory)
-        if name == "transformer":
-            ProteinBertConfig.from_pretrained(directory)
+        if name != "transformer":
+            raise ConfigError(
+                f"{directory} is a model of the type {name}; scales finetune those of the type transformer"
+            )
+        ProteinBertConfig.from_pretrained(directory)
         weights_file(directory)
+        if directory.resolve().is_relative_to(out.resolve()):
+            raise ConfigError(
+                f"{directory} is in the output directory {out}, where results of other settings are moved; give another"
+                " --out"
+            )
     except ProteinLMError as error:
         raise ConfigError(f"{scale.file}: run.model: {error}") from error
-    if name != "transformer":
-        raise ConfigError(
-            f"{scale.file}: run.model: {directory} is a model of the type {name}; scales finetune those of the type"
-            " transformer"
-        )
-    if directory.resolve().is_relative_to(out.resolve()):
-        raise ConfigError(
-            f"{scale.file}: run.model: {directory} is in the output directory {out}, where results of other settings"
-            " are moved; give another --out"
-        )
     return directory.resolve()
 
 

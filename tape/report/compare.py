@@ -104,7 +104,7 @@ def table(
 
 def _shown_model(seeds: Seeds) -> str:
     notes = [f"mean of {len(seeds)} seeds"] if len(seeds) > 1 else []
-    notes += [f"trained on {part}" for part in dict.fromkeys(train_samples_of(seeds))]
+    notes += [f"trained on {part}" for part in train_samples_of(seeds)]
     return f"{seeds[0].directory}" + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -240,9 +240,9 @@ def groups_of(evaluations: Sequence[Evaluated]) -> list[list[Evaluated]]:
 
 
 def train_samples_of(runs: Iterable[Evaluated]) -> list[str]:
-    """The numbers of training proteins of those runs that were trained on a part of them."""
+    """The different numbers of training proteins of those runs that were trained on a part of them."""
     sizes = [run.record.training for run in runs]
-    return [str(size) for size in sizes if size is not None and size.proteins < size.available]
+    return [*dict.fromkeys(str(size) for size in sizes if size is not None and size.proteins < size.available)]
 
 
 def columns_in(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
@@ -298,7 +298,7 @@ def make_rows(evaluations: Sequence[Evaluated]) -> list[ReportRow]:
     rows = []
     for group in groups_of(evaluations):
         first = group[0].record
-        numbers = {c: ", ".join(dict.fromkeys(train_samples_of(runs))) for c, runs in columns_in(group).items()}
+        numbers = {column: ", ".join(train_samples_of(runs)) for column, runs in columns_in(group).items()}
         numbers = {column: number for column, number in numbers.items() if number}
         for key, title in headlines_of(group):
             found = {column: measured(runs, key) for column, runs in columns_in(group).items()}
@@ -365,10 +365,11 @@ def _note_lines(rows: Sequence[ReportRow]) -> list[str]:
 def notes_of(rows: Sequence[ReportRow]) -> list[str]:
     """Sentences below the table, without full stops: on means over seeds, and on models trained on fewer proteins."""
     notes = [SEEDS_NOTE] if has_means(rows) else []
-    tasks = {row.heading: row.train_samples for row in rows if row.train_samples}
-    shown = [
-        f"{heading}: " + ", ".join(f"{c} on {number}" for c, number in own.items()) for heading, own in tasks.items()
-    ]
+    tasks: dict[str, dict[str, None]] = {}  # each text once: a task may have several splits and metrics
+    for row in rows:
+        shown_numbers = (f"{column} on {number}" for column, number in row.train_samples.items())
+        tasks.setdefault(row.heading, {}).update(dict.fromkeys(shown_numbers))
+    shown = [f"{heading}: {', '.join(own)}" for heading, own in tasks.items() if own]
     return [*notes, f"Trained on a part of the training proteins: {'; '.join(shown)}"] if shown else notes
 
 

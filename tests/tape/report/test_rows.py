@@ -66,6 +66,18 @@ def test_models_trained_on_a_part_of_the_proteins_are_named_below_the_table(tmp_
     assert "Trained on" not in report_rows.markdown_table(rows_of(root))
 
 
+def test_models_of_several_splits_of_a_task_are_all_named(tmp_path: Path) -> None:
+    for name, split, proteins in (("x", "ts115", 20), ("y", "cb513", 30)):
+        run = add_run(tmp_path, "secondary_structure", "transformer", name, split, False, accuracy=0.5)
+        file = run / f"eval_{split}.json"
+        training = {"proteins": proteins, "available": 90}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "training": training}))
+    (note,) = report_rows.notes_of(rows_of(tmp_path))
+    assert note.startswith("Trained on a part of the training proteins: Secondary structure: ")
+    assert "x on 20 of 90 proteins" in note
+    assert "y on 30 of 90 proteins" in note
+
+
 def add_many_runs(root: Path, number: int) -> Path:
     for run in range(number):
         values = {"accuracy": run / 100, "macro_f1": 0.5, "mcc": 0.4 if run else math.nan}
