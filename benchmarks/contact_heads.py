@@ -5,8 +5,9 @@
 
 TAPE's linear head and ProteinLM's convolutional head of 30 residual blocks are each finetuned on contact prediction,
 from the weights of MODEL and from random weights of the same configuration: four cells with the same proteins, epochs,
-batches, learning rate and seeds. The epoch with the lowest validation loss is evaluated. ProteinLM reports P@L/5 of .36
-for TAPE's transformer with the linear head and .52 for its own with the convolutional one, which differ in both.
+batches and seeds. The epoch with the lowest validation loss is evaluated. A head may need settings of its own, as
+--option linear:head_learning_rate=3e-2, which then hold for both starts. ProteinLM reports P@L/5 of .36 for TAPE's
+transformer with the linear head and .52 for its own with the convolutional one, which differ in both.
 
 Differences are paired by seed. The head's share of the whole gain is the mean of its effect on random and on pretrained
 weights, over the difference of the opposite cells. A cell whose runs are complete in RUNS is not trained again.
@@ -50,6 +51,7 @@ STARTS = ("random", "pretrained")
 CELLS = tuple((head, start) for head in HEADS for start in STARTS)
 METRICS = {"precision_at_l5": 6, "precision_at_l5_medium_long": 12, "precision_at_l5_long": 24}  # least separation
 TASK = "contact_prediction"
+HEAD_OPTIONS = ("learning_rate", "head_learning_rate", "config")  # those that leave the budget as it is
 _SETTINGS_NAME = "settings.json"
 _ALL = sys.maxsize
 
@@ -121,7 +123,26 @@ def finetune(options: argparse.Namespace, cell: Cell, model: Path, data: Path, s
         **({"--from_pretrained": model} if start == "pretrained" else {"--model_config_file": model / CONFIG_NAME}),
         **({"--max_length": options.max_length} if options.max_length else {}),
     }
-    train(["transformer", TASK], values, options.config, options.no_cuda)
+    own = [(name, value) for own_head, name, value in options.option if own_head == head]
+    values |= {f"--{name}": value for name, value in own if name != "config"}
+    config = [*options.config, *(value for name, value in own if name == "config")]
+    train(["transformer", TASK], values, config, options.no_cuda)
+
+
+def head_option(words: str) -> list[str]:
+    """``HEAD:NAME=VALUE`` as head, name and value, for argparse; a list, as the JSON file of settings has it.
+
+    Raises:
+        argparse.ArgumentTypeError: of no head, without a value, or an option that cells must have in common.
+    """
+    head, colon, rest = words.partition(":")
+    name, equals, value = rest.partition("=")
+    if not (colon and equals and value) or head not in HEADS or name not in HEAD_OPTIONS:
+        names = ", ".join(HEAD_OPTIONS)
+        raise argparse.ArgumentTypeError(
+            f"{words!r} is not HEAD:NAME=VALUE, with a HEAD of {', '.join(HEADS)} and a NAME of {names}"
+        )
+    return [head, name, value]
 
 
 def name_of(cell: Cell) -> str:
@@ -215,6 +236,14 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", default="auto", help="as of tape-train (default: %(default)s)")
     parser.add_argument("--max-length", type=positive_int, help="train on proteins of at most so many residues")
     parser.add_argument("--config", action="append", default=[], metavar="KEY=VALUE", help="as of tape-train")
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        type=head_option,
+        metavar="HEAD:NAME=VALUE",
+        help=f"for one of the heads, {' or '.join(HEADS)}: its {', '.join(HEAD_OPTIONS)} (as of tape-train)",
+    )
     parser.add_argument("--train", type=positive_int, metavar="N", help="draw N proteins to train on (default: all)")
     parser.add_argument("--valid", type=positive_int, metavar="N", help="draw N proteins to validate on (default: all)")
     parser.add_argument("--test", type=positive_int, metavar="N", help="draw N proteins to evaluate on (default: all)")

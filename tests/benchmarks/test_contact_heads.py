@@ -117,6 +117,37 @@ def test_all_cells_have_the_same_budget(words: list[str], monkeypatch: pytest.Mo
     ] * 2
 
 
+def test_a_head_has_settings_of_its_own_for_both_starts(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", stand_in(trained))
+    own = ["linear:head_learning_rate=3e-2", "linear:config=contact_separations=64", "resnet:learning_rate=5e-4"]
+    contact_heads.main([*words, "--config", "hidden_dropout_prob=0", *(word for o in own for word in ("--option", o))])
+    found = [[word in command for word in ("3e-2", "contact_separations=64", "5e-4")] for command in trained]
+    assert found == [[True, True, False]] * 2 + [[False, False, True]] * 2
+    assert all("hidden_dropout_prob=0" in command for command in trained)
+    assert [command[command.index("--learning_rate") + 1] for command in trained] == ["0.001"] * 2 + ["5e-4"] * 2
+
+
+def test_settings_of_a_head_are_settings_of_the_runs(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", stand_in([]))
+    own = ["--option", "linear:head_learning_rate=3e-2"]
+    contact_heads.main([*words, *own])
+    contact_heads.main([*words, *own])
+    with pytest.raises(ConfigError, match=r"other settings \(option\)"):
+        contact_heads.main(words)
+
+
+@pytest.mark.parametrize(
+    "option", ["head_learning_rate=1", "cnn:learning_rate=1", "linear:learning_rate", "linear:num_train_epochs=9"]
+)
+def test_settings_that_change_the_budget_are_refused(
+    words: list[str], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        contact_heads.main([*words, "--option", option])
+    assert "is not HEAD:NAME=VALUE, with a HEAD of linear, resnet" in capsys.readouterr().err
+
+
 def test_complete_cells_are_not_trained_again(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[list[str]] = []
     monkeypatch.setattr(subprocess, "run", stand_in(trained))
