@@ -19,6 +19,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def check_settings(options: argparse.Namespace, model: Path) -> None:
     Raises:
         ConfigError: the directory has runs with other settings.
     """
-    ignored = ("json", "output_dir", "no_cuda")
+    ignored = ("jobs", "json", "output_dir", "no_cuda")
     settings = {name: value for name, value in option_values(options).items() if name not in ignored}
     settings["model_sha256"] = model_hash(model)
     path = options.output_dir / _SETTINGS_NAME
@@ -248,6 +249,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--valid", type=positive_int, metavar="N", help="draw N proteins to validate on (default: all)")
     parser.add_argument("--test", type=positive_int, metavar="N", help="draw N proteins to evaluate on (default: all)")
     parser.add_argument("--split", default="test", help="split to evaluate (default: %(default)s)")
+    parser.add_argument("--jobs", type=positive_int, default=1, help="cells to train at the same time (default: one)")
     parser.add_argument("--no-cuda", action="store_true", help="compute on the CPU")
     parser.add_argument("--json", type=Path, help="also write the scores to this file")
     options = parser.parse_args(words)
@@ -267,9 +269,10 @@ def main(words: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         data, drawn = drawn_data(options, stack)
         scratch = stack.enter_context(scratch_directory("contact_heads"))
-        for cell in CELLS:
-            if not summary_of(options, cell).is_file():
-                finetune(options, cell, model, data, scratch)
+        missing = [cell for cell in CELLS if not summary_of(options, cell).is_file()]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for _ in pool.map(lambda cell: finetune(options, cell, model, data, scratch), missing):
+                pass
     results = report(options)
     if options.json is not None:
         settings = read_json_object(options.output_dir / _SETTINGS_NAME)

@@ -30,9 +30,9 @@ import numpy as np
 from tape.cli.parser import ArgumentParser
 from tape.datasets.index import index_of, load_split
 from tape.errors import ConfigError, DataError, run_cli
+from tape.evaluation.groups import GROUP_COLUMN
 from tape.io.writing import check_output_file, write_text
 from tape.registry import registry
-from tape.report.groups import GROUP_COLUMN
 from tape.tasks import TaskType
 
 MOST_SUBSTITUTIONS = 15  # in a variant of TAPE's fluorescence set

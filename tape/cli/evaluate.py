@@ -63,8 +63,11 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
         "process": process_config(options),
     }
     if options["predict"] is not None:
-        if options["leakage"] is not None:
-            raise ConfigError("--leakage: predictions have no metrics; it belongs to an evaluation, without --predict")
+        for name in ("leakage", "groups"):
+            if options[name] is not None:
+                raise ConfigError(
+                    f"--{name}: predictions have no metrics; it belongs to an evaluation, without --predict"
+                )
         for name in ("data", "labels"):
             if options[name] is not None:
                 raise ConfigError(
@@ -72,7 +75,8 @@ def eval_config(arguments: Arguments = None) -> EvalConfig | PredictConfig:
                 )
         return PredictConfig(data_file=options["predict"], out_file=options["predict_out"], **shared)
     metrics = tuple(options["metrics"])
-    return EvalConfig(metrics=metrics, bootstrap=bootstrap, leakage=options["leakage"], table=table, **shared)
+    files = {name: options[name] for name in ("groups", "leakage")}
+    return EvalConfig(metrics=metrics, bootstrap=bootstrap, table=table, **files, **shared)
 
 
 def create_eval_parser(parents: Sequence[argparse.ArgumentParser] = ()) -> ArgumentParser:

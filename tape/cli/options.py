@@ -193,7 +193,7 @@ def record_options(options: Options) -> RecordOptions:
 
 
 def add_bootstrap(parser: argparse.ArgumentParser) -> None:
-    """Add the option for the metrics' intervals."""
+    """Add the options for the metrics' intervals."""
     parser.add_argument(
         "--bootstrap",
         type=non_negative_int,
@@ -201,6 +201,13 @@ def add_bootstrap(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="bootstrap resamples of the proteins for the metrics' 95 %% intervals, drawn with --seed; 0: no intervals"
         " (default %(default)s)",
+    )
+    parser.add_argument(
+        "--groups",
+        type=existing_file,
+        metavar="TABLE",
+        help="table with the columns id and group of each protein, such as families, or the wild types of variants: the"
+        " bootstrap draws whole groups (default: groups_SPLIT.tsv beside the split, if it exists)",
     )
 
 

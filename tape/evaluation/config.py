@@ -76,6 +76,7 @@ class EvalConfig:
         table: a user's own table, instead of ``data_dir``.
         inference: batches, workers and precision.
         bootstrap: resampling for the metrics' intervals; None: no intervals.
+        groups: table of groups of proteins that are resampled as wholes; None: the one beside the split, if any.
         leakage: table of ``tape-leakage`` for metrics in bins of identity; None: the one beside the split, if any.
         process: device and logging.
     """
@@ -91,5 +92,6 @@ class EvalConfig:
     table: TableOptions | None = None
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     bootstrap: Bootstrap | None = None
+    groups: Path | None = None
     leakage: Path | None = None
     process: ProcessConfig = field(default_factory=ProcessConfig)

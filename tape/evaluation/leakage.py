@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,11 @@ from tape.leakage.bins import BINS, bin_numbers
 from tape.leakage.measure import leakage_file
 from tape.leakage.proteins import sequence_digest
 from tape.leakage.table import LeakageTable, read_table
-from tape.metrics.metric import Metric
+from tape.metrics import Bootstrap, Summary
 
 from .leakage_scores import BinScores, Leakage, ReferenceScores
 
 logger = logging.getLogger(__name__)
-
-Summarize = Callable[[Sequence[Any]], Sequence[Metric]]
 
 
 @dataclass(frozen=True)
@@ -80,26 +78,32 @@ def _sequence_digests(dataset: Any) -> list[str]:
     return [sequence_digest(sequence_of(source, index, source[index])[0]) for index in range(len(source))]
 
 
-def scores_in_bins(split: SplitIdentities, measured: Sequence[Any], summarize: Summarize) -> Leakage:
+def scores_in_bins(
+    split: SplitIdentities, measured: Sequence[Any], summarize: Summary, bootstrap: Bootstrap | None
+) -> Leakage:
     """The metrics of the proteins in each bin.
 
     Args:
         split: identities of N proteins.
         measured: measurements of these proteins, in the same order; see :func:`tape.metrics.metrics_of`.
-        summarize: computes the metrics of some of these rows, with their intervals, if any.
+        summarize: computes the metrics of some of these rows.
+        bootstrap: resampling for the metrics' intervals; None: no intervals.
     """
     references = [
-        ReferenceScores(reference, _bins(split.identities[reference.name], measured, summarize))
+        ReferenceScores(reference, _bins(split.identities[reference.name], measured, summarize, bootstrap))
         for reference in split.table.head.references
     ]
     return Leakage(split.table.sha256, dict(split.table.head.search), tuple(references))
 
 
-def _bins(identities: np.ndarray, measured: Sequence[Any], summarize: Summarize) -> tuple[BinScores, ...]:
+def _bins(
+    identities: np.ndarray, measured: Sequence[Any], summarize: Summary, bootstrap: Bootstrap | None
+) -> tuple[BinScores, ...]:
     numbers = bin_numbers(identities)
     scores = []
     for number, one in enumerate(BINS):
         inside = np.flatnonzero(numbers == number)
-        metrics = summarize([measured[index] for index in inside.tolist()]) if inside.size else ()
+        own = None if bootstrap is None else bootstrap.among(inside)
+        metrics = summarize([measured[index] for index in inside.tolist()], own) if inside.size else ()
         scores.append(BinScores(one, inside.size, int(np.isnan(identities[inside]).sum()), tuple(metrics)))
     return tuple(scores)

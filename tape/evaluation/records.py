@@ -1,6 +1,6 @@
 """``eval_SPLIT.json``: metrics, data and model of an evaluation; written by tape-eval, read by reports.
 
-Schema "proteinlm-eval", version 5::
+Schema "proteinlm-eval", version 6::
 
     schema, version
     task, model, split             positions of tape-eval; model is the model type
@@ -9,7 +9,9 @@ Schema "proteinlm-eval", version 5::
     proteins                       number of proteins evaluated
     metrics                        [{name, value, interval, n, definition}]; value null: undefined or infinite;
                                    interval [low, high] or null; definition: text
-    bootstrap                      {resamples, seed, level} of the intervals, over proteins; null: no intervals
+    bootstrap                      {resamples, seed, level} of the intervals; null: no intervals
+    groups                         {path, sha256, groups}: table and number of the groups of proteins that the bootstrap
+                                   resamples (null: it resamples proteins)
     config                         the model's configuration, which shows its head
     precision                      fp32, bf16 or fp16
     model_dir, model_sha256        the evaluated directory and SHA-256 of its weights file (null: no such file)
@@ -27,8 +29,8 @@ Schema "proteinlm-eval", version 5::
                                    names of the classes, and how many of the proteins or residues of the true one
     code_version, date             of this package; UTC, ISO 8601
 
-Version 1 has no interval, bootstrap and config, versions 1 and 2 have no leakage, versions 1 to 3 no confusion, and
-versions 1 to 4 no training.
+Version 1 has no interval, bootstrap and config, versions 1 and 2 have no leakage, versions 1 to 3 no confusion,
+versions 1 to 4 no training, and versions 1 to 5 no groups.
 """
 
 from __future__ import annotations
@@ -52,8 +54,8 @@ from tape.version import __version__
 from .leakage_scores import BinScores, Leakage, ReferenceScores
 
 SCHEMA = "proteinlm-eval"
-SCHEMA_VERSION = 5
-_READABLE = (1, 2, 3, 4, SCHEMA_VERSION)
+SCHEMA_VERSION = 6
+_READABLE = (1, 2, 3, 4, 5, SCHEMA_VERSION)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,24 @@ class TrainingSize:
 
 
 @dataclass(frozen=True)
+class ResampledGroups:
+    """The groups of proteins over which intervals are.
+
+    Attributes:
+        path: the table of the groups.
+        sha256: its SHA-256.
+        groups: number of groups of the evaluated proteins.
+    """
+
+    path: str
+    sha256: str
+    groups: int
+
+    def __str__(self) -> str:
+        return f"{self.groups:,} groups of {Path(self.path).name}"
+
+
+@dataclass(frozen=True)
 class EvaluationRecord:
     """The content of one file; the module's docstring explains the fields."""
 
@@ -98,6 +118,7 @@ class EvaluationRecord:
     metrics: tuple[Metric, ...]
     precision: str
     bootstrap: dict[str, Any] | None = None
+    groups: ResampledGroups | None = None
     config: dict[str, Any] = field(default_factory=dict)
     model_dir: str | None = None
     model_sha256: str | None = None
@@ -125,6 +146,7 @@ def write_record(path: Path, record: EvaluationRecord) -> None:
     """Write a record atomically."""
     values = {name: getattr(record, name) for name in record.__dataclass_fields__}
     values["metrics"] = [_metric_fields(metric) for metric in record.metrics]
+    values["groups"] = None if record.groups is None else asdict(record.groups)
     values["training"] = None if record.training is None else asdict(record.training)
     values["confusion"] = None if record.confusion is None else asdict(record.confusion)
     values["leakage"] = None if record.leakage is None else _leakage_fields(record.leakage)
@@ -164,6 +186,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "metrics": (list,),
     "precision": (str,),
     "bootstrap": (dict, type(None)),
+    "groups": (dict, type(None)),
     "config": (dict,),
     "model_dir": (str, type(None)),
     "model_sha256": (str, type(None)),
@@ -203,6 +226,7 @@ _CONFUSION_TYPES: dict[str, tuple[type, ...]] = {
     "counts": (list,),
     "pairs": (list,),
 }
+_GROUPS_TYPES: dict[str, tuple[type, ...]] = {"path": (str,), "sha256": (str,), "groups": (int,)}
 _PAIR_TYPES: dict[str, tuple[type, ...]] = {"true": (str,), "predicted": (str,), "count": (int,), "of": (int,)}
 # field -> the first version that has it, and its value in files of earlier versions
 _LATER: dict[str, tuple[int, Any]] = {
@@ -212,6 +236,7 @@ _LATER: dict[str, tuple[int, Any]] = {
     "leakage": (3, None),
     "confusion": (4, None),
     "training": (5, None),
+    "groups": (6, None),
 }
 
 
@@ -238,7 +263,9 @@ def read_record(path: Path) -> EvaluationRecord:
     leakage = None if fields["leakage"] is None else _leakage(path, fields["leakage"], definitions)
     confusion = None if fields["confusion"] is None else _confusion(path, fields["confusion"])
     training = None if fields["training"] is None else TrainingSize.from_fields(path, "training", fields["training"])
-    parsed = {"metrics": metrics, "training": training, "leakage": leakage, "confusion": confusion}
+    groups = fields["groups"]
+    groups = None if groups is None else ResampledGroups(**_checked(path, "groups.", groups, _GROUPS_TYPES))
+    parsed = {"metrics": metrics, "groups": groups, "training": training, "leakage": leakage, "confusion": confusion}
     return EvaluationRecord(**{**fields, **parsed})
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,7 +33,7 @@ from .class_names import class_names
 from .config import EvalConfig
 from .evaluate import Evaluation
 from .leakage_scores import Leakage
-from .records import EvaluationRecord, TrainingSize, write_record
+from .records import EvaluationRecord, ResampledGroups, TrainingSize, write_record
 from .spooled_results import PROTOCOL, Result, SpooledResults, pickle_body
 
 TRAINING = "training"  # in provenance.json, with the fields of TrainingSize
@@ -110,6 +109,7 @@ def write_files(
     evaluation: Evaluation,
     chosen: Mapping[str, float],
     leakage: Leakage | None = None,
+    groups: ResampledGroups | None = None,
 ) -> Path:
     """Write all files of an evaluation; returns the path of ``eval_SPLIT.json``.
 
@@ -122,6 +122,7 @@ def write_files(
         evaluation: the result.
         chosen: the metrics named by ``--metrics``, for ``results.pkl``.
         leakage: the metrics in bins of identity to training data.
+        groups: the groups of proteins over which intervals are.
     """
     write_results(folder, config.split, dict(chosen), evaluation)
     run = Path(config.model.from_pretrained)
@@ -139,6 +140,7 @@ def write_files(
         data={**dataset_provenance(dataset), **long_proteins},
         precision=config.inference.precision,
         bootstrap=config.bootstrap,
+        groups=groups,
         config=model_config.to_dict(),
         model_dir=directory,
         leakage=leakage,
@@ -175,6 +177,7 @@ def write_report(
     data_sha256: str | None,
     precision: str,
     bootstrap: Bootstrap | None = None,
+    groups: ResampledGroups | None = None,
     config: Mapping[str, Any] | None = None,
     model_dir: Path | None = None,
     leakage: Leakage | None = None,
@@ -189,6 +192,7 @@ def write_report(
         data_sha256: see :func:`data_hash`.
         precision: fp32, fp16 or bf16.
         bootstrap: resampling of the intervals.
+        groups: the groups of proteins that are resampled; None: proteins are.
         config: the model's configuration.
         model_dir: the model's directory, if it is not ``directory``.
         leakage: the metrics in bins of identity to training data.
@@ -202,7 +206,8 @@ def write_report(
         proteins=evaluation.proteins,
         metrics=tuple(evaluation.metrics),
         precision=precision,
-        bootstrap=None if bootstrap is None else asdict(bootstrap),
+        bootstrap=None if bootstrap is None else bootstrap.settings(),
+        groups=groups,
         config=dict(config or {}),
         model_dir=str(model_dir),
         model_sha256=model_hash(model_dir),

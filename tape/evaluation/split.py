@@ -25,9 +25,11 @@ from tape.targets import target_of, value_names_of
 
 from .config import EvalConfig
 from .evaluate import Evaluation, check_measured, check_metrics, chosen_metrics, evaluate
+from .group_resampling import with_groups
 from .leakage import find_identities, scores_in_bins
 from .load_model import folder_of, load_finetuned_model, model_directory, stored_target
 from .long_proteins import fit_long_proteins
+from .records import ResampledGroups
 from .results import results_directory, write_files
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     task_type = task_type_of(spec, dataset)
     check_metrics(config.metrics, config.task, task_type)
     identities = find_identities(dataset, config.split, config.leakage)
+    bootstrap, groups = with_groups(config.bootstrap, dataset, config.split, config.groups)
     inference = replace(config.inference, precision=resolve_precision(config.inference.precision, context))
     config = replace(config, inference=inference)
     warn_if_slow(inference.precision, context.device)
@@ -65,7 +68,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
         task_type,
         inference,
         context,
-        bootstrap=config.bootstrap,
+        bootstrap=bootstrap,
         keep_results=True,
         folder=folder,
         title=title,
@@ -73,29 +76,33 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
     check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))
     target, values = target_of(model.config), value_names_of(model.config)
 
-    def covered(measured: Sequence[Any]) -> list[Metric]:
+    def covered(measured: Sequence[Any], bootstrap: Bootstrap | None = None) -> list[Metric]:
         if target is None or not target.half_widths or config.split in _NOT_HELD_OUT:
             return []
-        return coverage(measured, target.half_widths, target.columns, config.bootstrap)
+        return coverage(measured, target.half_widths, target.columns, bootstrap)
 
-    def summarize(measured: Sequence[Any]) -> list[Metric]:
-        return [*metrics_of(task_type, values).summarize(measured, config.bootstrap), *covered(measured)]
+    def summarize(rows: Sequence[Any], bootstrap: Bootstrap | None = None) -> list[Metric]:
+        return [*metrics_of(task_type, values).summarize(rows, bootstrap), *covered(rows, bootstrap)]
 
-    evaluation = replace(evaluation, metrics=[*evaluation.metrics, *covered(evaluation.measured)])
+    evaluation = replace(evaluation, metrics=[*evaluation.metrics, *covered(evaluation.measured, bootstrap)])
     chosen = chosen_metrics(evaluation, config.metrics, values)
     if context.is_main:
-        leakage = None if identities is None else scores_in_bins(identities, evaluation.measured, summarize)
-        report = write_files(config, folder, folder_of(directory), dataset, model, evaluation, chosen, leakage)
+        leakage = None
+        if identities is not None:
+            leakage = scores_in_bins(identities, evaluation.measured, summarize, bootstrap)
+        report = write_files(config, folder, folder_of(directory), dataset, model, evaluation, chosen, leakage, groups)
         logger.info("%d proteins of %s; wrote %s", evaluation.proteins, config.split, report)
-    for line in _lines(chosen, evaluation, config.bootstrap):
+    for line in _lines(chosen, evaluation, config.bootstrap, groups):
         logger.info(line)
     return chosen
 
 
-def _lines(chosen: Mapping[str, float], evaluation: Evaluation, bootstrap: Bootstrap | None) -> Iterator[str]:
+def _lines(
+    chosen: Mapping[str, float], evaluation: Evaluation, bootstrap: Bootstrap | None, groups: ResampledGroups | None
+) -> Iterator[str]:
     """The metrics as they are logged; those with an interval have it in brackets."""
     if bootstrap is not None:
-        yield f"metrics with {100 * bootstrap.level:g} % intervals over the proteins:"
+        yield f"metrics with {100 * bootstrap.level:g} % intervals over {groups or 'the proteins'}:"
     intervals = {metric.name: metric.interval for metric in evaluation.metrics}
     for name, value in chosen.items():
         interval = intervals.get(name)

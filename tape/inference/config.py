@@ -148,6 +148,7 @@ class ContactsConfig:
         split: split to evaluate.
         records: columns of the sequence and the id.
         bootstrap: resampling for the metrics' intervals; None: no intervals.
+        groups: table of groups of proteins that are resampled as wholes; None: the one beside the split, if any.
         leakage: table of ``tape-leakage`` for metrics in bins of identity; None: the one beside the split, if any.
         precision: precision of the forward passes: fp32, fp16 or bf16; auto until the command has chosen one.
         arguments: all options by name, as JSON values, for ``args.json``.
@@ -167,6 +168,7 @@ class ContactsConfig:
     split: str = "test"
     records: RecordOptions = RecordOptions()
     bootstrap: Bootstrap | None = None
+    groups: Path | None = None
     leakage: Path | None = None
     precision: str = "fp32"
     arguments: Mapping[str, Any] = field(default_factory=dict)

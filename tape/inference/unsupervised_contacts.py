@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,15 @@ from tape.datasets.index import load_split
 from tape.datasets.sources import dataset_provenance
 from tape.errors import ConfigError
 from tape.evaluation.evaluate import Evaluation
+from tape.evaluation.group_resampling import with_groups
 from tape.evaluation.leakage import SplitIdentities, find_identities, scores_in_bins
 from tape.evaluation.load_model import folder_of, model_directory
 from tape.evaluation.long_proteins import check_position_limit
+from tape.evaluation.records import ResampledGroups
 from tape.evaluation.results import data_hash, model_hash, write_report, write_results
 from tape.io.run_layout import ARGUMENTS_NAME, experiment_name, is_results_file
 from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_json
-from tape.metrics import metrics_of
+from tape.metrics import Bootstrap, metrics_of
 from tape.registry import registry
 from tape.runtime.distributed import DistributedContext, broadcast_object
 from tape.runtime.precision import autocast, warn_if_slow
@@ -57,6 +58,7 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
         for split in splits
     )
     identities = find_identities(test, config.split, config.leakage)
+    bootstrap, groups = with_groups(config.bootstrap, test, config.split, config.groups)
     model = load_attention_encoder(config.model, directory).to(context.device)
     positions = getattr(model.config, "max_position_embeddings", None)
     check_position_limit(test, positions)
@@ -66,9 +68,9 @@ def predict_contacts(config: ContactsConfig, context: DistributedContext) -> Pat
     with autocast(config.precision, context.device):
         regression = fit_contacts(model, fit, chosen, config.inverse_penalty, context.device)
         title = f"contacts {config.split}"
-        evaluation = evaluate_contacts(model, test, regression, context.device, config.bootstrap, title, path.parent)
+        evaluation = evaluate_contacts(model, test, regression, context.device, bootstrap, title, path.parent)
     if context.is_main:
-        _write_files(config, path, directory, test, model, regression, evaluation, identities)
+        _write_files(config, path, directory, test, model, regression, evaluation, identities, bootstrap, groups)
         _keep_with_model(config, directory, path, regression)
         for metric in ("precision_at_l", "precision_at_l5", "precision_at_l_long"):
             logger.info("%s: %.4g", metric, evaluation.value(metric))
@@ -106,13 +108,15 @@ def _write_files(
     regression: ContactRegression,
     evaluation: Evaluation,
     identities: SplitIdentities | None,
+    bootstrap: Bootstrap | None,
+    groups: ResampledGroups | None,
 ) -> None:
     """Write ``args.json``, ``regression.json``, ``results_SPLIT.pkl`` and ``eval_SPLIT.json``."""
     model_config: Any = model.config
     leakage = None
     if identities is not None:
-        summarize = partial(metrics_of(TaskType.RESIDUE_PAIR).summarize, bootstrap=config.bootstrap)
-        leakage = scores_in_bins(identities, evaluation.measured, summarize)
+        summarize = metrics_of(TaskType.RESIDUE_PAIR).summarize
+        leakage = scores_in_bins(identities, evaluation.measured, summarize, bootstrap)
     with atomic_directory(path, overwrite=config.overwrite) as folder:
         write_json(folder / ARGUMENTS_NAME, dict(config.arguments))
         write_regression(folder / _REGRESSION_NAME, regression, model_hash(folder_of(model_dir)))
@@ -126,7 +130,8 @@ def _write_files(
             data=dataset_provenance(dataset),
             data_sha256=data_hash(dataset),
             precision=config.precision,
-            bootstrap=config.bootstrap,
+            bootstrap=bootstrap,
+            groups=groups,
             config=model_config.to_dict(),
             model_dir=model_dir,
             leakage=leakage,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .bootstrap import Bootstrap
-from .by_task_type import NAMED_METRICS, TASK_TYPE_METRICS, TaskTypeMetrics, metrics_of
+from .by_task_type import NAMED_METRICS, TASK_TYPE_METRICS, Summary, TaskTypeMetrics, metrics_of
 from .classes import accuracy
 from .contacts import measure_contacts, precision_at_l5, summarize_contacts
 from .metric import Metric
@@ -22,6 +22,7 @@ __all__ = [
     "TASK_TYPE_METRICS",
     "Bootstrap",
     "Metric",
+    "Summary",
     "TaskTypeMetrics",
     "accuracy",
     "auprc",

@@ -9,7 +9,7 @@ set, so that intervals do not depend on batches or ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,6 +32,9 @@ class Bootstrap:
         resamples: number of resamples.
         seed: seed of the random draws.
         level: confidence level; 0.95 excludes 2.5 % on either side.
+        groups: (N,) number of each protein's group. A resample then draws whole groups, as many as there are (Field and
+            Welsh 2007, "Bootstrapping clustered data"): proteins of a family are not independent, and intervals over
+            single proteins are too narrow. None: proteins are drawn.
 
     Raises:
         ConfigError: a value is out of range.
@@ -40,6 +43,7 @@ class Bootstrap:
     resamples: int = 1000
     seed: int = 42
     level: float = 0.95
+    groups: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.resamples < 1:
@@ -48,6 +52,14 @@ class Bootstrap:
             raise ConfigError(f"a bootstrap's seed must not be negative, as {self.seed} is")
         if not 0 < self.level < 1:
             raise ConfigError(f"a bootstrap's level must be between 0 and 1, not {self.level}")
+
+    def settings(self) -> dict[str, int | float]:
+        """What determines the resamples of given proteins or groups, for records."""
+        return {"resamples": self.resamples, "seed": self.seed, "level": self.level}
+
+    def among(self, proteins: np.ndarray) -> Bootstrap:
+        """The bootstrap of some of the proteins, given by their indices."""
+        return self if self.groups is None else replace(self, groups=self.groups[proteins])
 
 
 def resampled_counts(proteins: int, bootstrap: Bootstrap, width: int | None = None) -> Iterator[np.ndarray]:
@@ -66,24 +78,22 @@ def resampled_counts(proteins: int, bootstrap: Bootstrap, width: int | None = No
         yield np.bincount(drawn.reshape(-1), minlength=rows * proteins).reshape(rows, proteins).astype(np.float64)
 
 
-def bootstrap_intervals(
-    statistic: Statistic, proteins: int, bootstrap: Bootstrap, groups: np.ndarray | None = None
-) -> list[Interval]:
+def bootstrap_intervals(statistic: Statistic, proteins: int, bootstrap: Bootstrap) -> list[Interval]:
     """Percentile intervals of a statistic.
 
     Args:
         statistic: maps counts (resamples, proteins) to values (resamples, metrics), ``nan`` where undefined.
         proteins: number of proteins.
-        bootstrap: number of resamples, seed and level.
-        groups: (proteins,) number of each protein's group, from 0. A resample then draws whole groups, as many as there
-            are (Field and Welsh 2007, "Bootstrapping clustered data"): proteins of a family are not independent, and
-            intervals over single proteins are too narrow. None: proteins are drawn.
+        bootstrap: number of resamples, seed, level, and groups of these proteins, if any.
 
     Returns:
         (low, high) of each metric, None for a metric that is undefined in all resamples; an empty list for fewer than
         two proteins, or groups.
     """
-    drawn = proteins if groups is None else len(np.unique(groups))
+    drawn, groups = proteins, None
+    if bootstrap.groups is not None:
+        names, groups = np.unique(bootstrap.groups, return_inverse=True)
+        drawn = len(names)
     if drawn < 2:
         return []
     blocks = resampled_counts(drawn, bootstrap, proteins)

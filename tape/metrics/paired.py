@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,6 @@ def paired_differences(
     second: Sequence[Sequence[Any]],
     metrics: TaskTypeMetrics,
     bootstrap: Bootstrap,
-    groups: np.ndarray | None = None,
 ) -> list[Difference]:
     """Compute the differences of all metrics of a task type.
 
@@ -55,8 +54,7 @@ def paired_differences(
         first, second: for each seed of a model, the rows of ``metrics.measure`` of all proteins. The proteins must be
             the same in the same order.
         metrics: metrics of the task type.
-        bootstrap: number of resamples, seed and level.
-        groups: (N,) number of each protein's group, which are drawn as wholes; None: proteins are drawn.
+        bootstrap: number of resamples, seed, level, and groups of the proteins, if any.
 
     Returns:
         One difference per metric, in the order of ``metrics.summarize``.
@@ -77,7 +75,7 @@ def paired_differences(
 
     one, other = (_mean([seed.metrics for seed in model], names) for model in estimates)
     with np.errstate(invalid="ignore"):  # differences of infinite predictions, and their intervals, are undefined
-        intervals = bootstrap_intervals(statistic, estimates[0][0].proteins, bootstrap, groups)
+        intervals = bootstrap_intervals(statistic, estimates[0][0].proteins, bootstrap)
     return _differences(names, one, other, intervals)
 
 
@@ -86,16 +84,17 @@ def differences_within_groups(
     second: Sequence[Sequence[Any]],
     metrics: TaskTypeMetrics,
     bootstrap: Bootstrap,
-    groups: np.ndarray,
 ) -> list[Difference]:
     """The differences of metrics that are computed within each group and averaged over the groups.
 
     A metric over all proteins also depends on differences between groups, such as those of designs in stability. Groups
     in which a metric is undefined for a model do not count. Arguments, order and errors are those of
-    :func:`paired_differences`.
+    :func:`paired_differences`; without groups there is no difference.
     """
+    if bootstrap.groups is None:
+        return []
     names = [metric.name for metric in metrics.summarize(first[0])]
-    members = [np.flatnonzero(groups == number) for number in range(len(np.unique(groups)))]
+    members = [np.flatnonzero(bootstrap.groups == number) for number in np.unique(bootstrap.groups)]
     one, other = (  # (groups, metrics)
         np.array([_mean([metrics.summarize([rows[k] for k in own]) for rows in model], names) for own in members])
         for model in (first, second)
@@ -108,7 +107,8 @@ def differences_within_groups(
 
     every = np.ones((1, len(members)))
     first_mean, second_mean = (ratio_of_sums(every @ values, every @ defined)[0] for values in (one, other))
-    return _differences(names, first_mean, second_mean, bootstrap_intervals(statistic, len(members), bootstrap))
+    intervals = bootstrap_intervals(statistic, len(members), replace(bootstrap, groups=None))
+    return _differences(names, first_mean, second_mean, intervals)
 
 
 def _differences(

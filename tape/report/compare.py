@@ -11,15 +11,15 @@ table.
 
 With --groups, whole groups of proteins are resampled, such as the variants of one wild type or the members of a
 family: these resemble each other, and intervals over single proteins are too narrow for what the models do on other
-groups. Each metric is then also computed within each group and averaged over the groups. The installed command is
-`tape-compare`.
+groups. Each metric is then also computed within each group and averaged over the groups. Evaluations whose own
+intervals are over groups are compared over the same ones. The installed command is `tape-compare`.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ import numpy as np
 
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError
+from tape.evaluation.groups import Groups, read_groups
+from tape.io.checksums import sha256_of
 from tape.io.writing import check_output_directory, write_text
 from tape.metrics import Bootstrap, TaskTypeMetrics, metrics_of
 from tape.metrics.paired import Difference, differences_within_groups, paired_differences
 from tape.report.cells import markdown_row, shown_interval, shown_number
-from tape.report.groups import Groups, read_groups
 from tape.report.predictions import load_results, task_type_of
 from tape.report.rows import (
     Evaluated,
@@ -74,18 +75,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def table(
-    pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metrics: bool, groups: Groups | None = None
+    pairs: Sequence[tuple[Seeds, Seeds]], bootstrap: Bootstrap, all_metrics: bool, given: Groups | None = None
 ) -> str:
     """The comparison in Markdown: the names of both runs, then one row per metric and split.
 
+    Args:
+        pairs: the evaluations of both models.
+        bootstrap: number of resamples, seed and level.
+        all_metrics: every metric, not only those of the report's table.
+        given: groups of proteins to resample; None: those of the evaluations, if any.
+
     Raises:
-        ConfigError, DataError: see :func:`compared`.
+        ConfigError, DataError: see :func:`compared`; or the table of the evaluations' groups is not what it was.
     """
     names = [f"{name}: {_shown_model(seeds)}" for name, seeds in zip(("first", "second"), pairs[0], strict=True)]
     lines = [", ".join(names), "", f"| {' | '.join(_COLUMNS)} |", f"|{':--|' * 4}{'--:|' * 4}"]
     notes = []
     for first, second in pairs:
         titles, record = dict(headlines_of(first)), first[0].record
+        groups = given or _recorded_groups([*first, *second])
         comparison = compared(first, second, bootstrap, groups)
         for differences, where in ((comparison.differences, ""), (comparison.within_groups, ", mean within groups")):
             for difference in differences:
@@ -100,6 +108,26 @@ def table(
                 " without a label or a finite prediction"
             )
     return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _recorded_groups(evaluations: Sequence[Evaluated]) -> Groups | None:
+    """The groups over which the evaluations' own intervals are; None if they are over proteins.
+
+    Raises:
+        ConfigError: they are not over the same groups, or the table is gone or has changed.
+    """
+    used = {one.record.groups and one.record.groups.sha256: one for one in reversed(evaluations)}
+    first = evaluations[0]
+    if len(used) > 1:
+        over = (f"{one.record.groups or 'proteins'} in {one.file}" for one in used.values())
+        raise ConfigError(f"intervals are over {' and over '.join(over)}; name a table by --groups")
+    if first.record.groups is None:
+        return None
+    path = Path(first.record.groups.path)
+    if not path.is_file() or sha256_of(path) != first.record.groups.sha256:
+        state = "has changed since" if path.is_file() else "is gone"
+        raise ConfigError(f"{path}: the table of groups of {first.file} {state}; name it by --groups")
+    return read_groups(path)
 
 
 def _shown_model(seeds: Seeds) -> str:
@@ -212,10 +240,11 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap, groups: Groups |
     if groups is None or reference is None:
         return Comparison(paired_differences(one, other, metrics, bootstrap), left_out)
     numbers = groups.numbers([reference.identifiers[number] for number in kept])
+    bootstrap = replace(bootstrap, groups=numbers)
     return Comparison(
-        paired_differences(one, other, metrics, bootstrap, numbers),
+        paired_differences(one, other, metrics, bootstrap),
         left_out,
-        differences_within_groups(one, other, metrics, bootstrap, numbers),
+        differences_within_groups(one, other, metrics, bootstrap),
         len(np.unique(numbers)),
     )
 
@@ -279,7 +308,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--groups",
         type=Path,
         metavar="TABLE",
-        help="table with the columns id and group of each protein: resample whole groups, and show means within groups",
+        help="table with the columns id and group of each protein: resample whole groups, and show means within groups"
+        " (default: the groups of both evaluations' own intervals, if they have any)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="file that also gets the table")
     parser.add_argument("--seed", type=int, default=42, help="seed of the bootstrap resamples (default %(default)s)")

@@ -25,6 +25,7 @@ from tape.report.rows import (
     groups_of,
     make_rows,
     read_evaluations,
+    resampled,
     shown_data,
     shown_spread,
     shown_value,
@@ -229,7 +230,7 @@ def _scores(evaluations: Sequence[Evaluated]) -> str:
     lines = [
         "## Scores",
         "",
-        "On test proteins after finetuning. Brackets are 95 % bootstrap intervals over proteins, and"
+        f"On test proteins after finetuning. Brackets are 95 % bootstrap intervals over {resampled(evaluations)}, and"
         " \N{PLUS-MINUS SIGN} is the standard deviation over seeds.",
         "",
         markdown_row(("task", "data", "split (proteins)", "metric", *columns)),

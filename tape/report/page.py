@@ -10,7 +10,7 @@ from tape.report.figures import curves, predictions
 from tape.report.layouts import LayoutLosses
 from tape.report.leakage import leakage_table
 from tape.report.line_charts import COLORS
-from tape.report.rows import COLUMNS, Evaluated, groups_of, make_rows
+from tape.report.rows import COLUMNS, Evaluated, groups_of, make_rows, resampled
 from tape.report.tables import all_metrics, origin, published_cards, result_table
 
 STYLE = Path(__file__).with_name("report.css")
@@ -67,7 +67,7 @@ def _summary(evaluations: Sequence[Evaluated]) -> str:
     number = f"{len(evaluations)} evaluation{'s' if len(evaluations) > 1 else ''}"
     text = f"{number} of {escape(span)}, version {escape(versions)}. "
     if any(metric.interval for e in evaluations for metric in e.record.metrics):
-        text += "Brackets and whiskers are 95&#8239;% bootstrap intervals over proteins. "
+        text += "Brackets and whiskers are 95&#8239;% bootstrap intervals over " + escape(resampled(evaluations)) + ". "
     if any(e.seed is not None for e in evaluations):
         text += "Runs that differ only in their seed are shown as their mean, with whiskers of one standard deviation. "
     if any(e.record.is_simulated for e in evaluations):

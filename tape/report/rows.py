@@ -245,6 +245,12 @@ def train_samples_of(runs: Iterable[Evaluated]) -> list[str]:
     return [*dict.fromkeys(str(size) for size in sizes if size is not None and size.proteins < size.available)]
 
 
+def resampled(evaluations: Iterable[Evaluated]) -> str:
+    """What intervals are over, for texts: proteins, or groups of the proteins of some splits."""
+    over = {f"{e.record.task}, {e.record.split}: {e.record.groups}": None for e in evaluations if e.record.groups}
+    return "proteins" + (f" or groups of them ({'; '.join(over)})" if over else "")
+
+
 def columns_in(group: Sequence[Evaluated]) -> dict[str, list[Evaluated]]:
     """The evaluations of each column: one, or one per seed."""
     columns: dict[str, list[Evaluated]] = {}

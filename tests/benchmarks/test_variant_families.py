@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.variant_families import find_families, main
 from tape.errors import ConfigError, DataError
+from tape.evaluation.groups import read_groups
 from tape.io.lmdb_store import write_lmdb
-from tape.report.groups import read_groups
 
 RESIDUES = 20
 

@@ -185,11 +185,12 @@ def test_an_option_of_the_resumed_run_that_cannot_be_used_is_attributed_to_it(tm
         finetune_config(words)
 
 
-def test_a_table_of_leakage_is_refused_for_predictions(tmp_path: Path) -> None:
-    (tmp_path / "leakage.tsv").touch()
-    words = ["transformer", "stability", "model", "--leakage", str(tmp_path / "leakage.tsv")]
+@pytest.mark.parametrize("name", ["leakage", "groups"])
+def test_tables_for_metrics_are_refused_for_predictions(tmp_path: Path, name: str) -> None:
+    (tmp_path / "table.tsv").touch()
+    words = ["transformer", "stability", "model", f"--{name}", str(tmp_path / "table.tsv")]
     evaluation = eval_config(words)
     assert isinstance(evaluation, EvalConfig)
-    assert evaluation.leakage == tmp_path / "leakage.tsv"
-    with pytest.raises(ConfigError, match="--leakage: predictions have no metrics"):
+    assert getattr(evaluation, name) == tmp_path / "table.tsv"
+    with pytest.raises(ConfigError, match=f"--{name}: predictions have no metrics"):
         eval_config([*words, "--predict", "x.fasta"])

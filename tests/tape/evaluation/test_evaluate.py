@@ -255,7 +255,7 @@ def test_the_report_has_the_documented_schema(tmp_path: Path, evaluation: Evalua
     assert path.name == "eval_test.json"
     assert (report["schema"], report["version"], report["task"], report["proteins"]) == (
         "proteinlm-eval",
-        5,
+        6,
         "stability",
         2,
     )

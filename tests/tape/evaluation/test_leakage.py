@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,7 +48,7 @@ def test_the_metrics_of_a_bin_are_those_of_its_proteins_alone(
     split = SplitIdentities(table, {"train.lmdb": np.asarray([np.nan, 100, 25, 50, np.nan])})
     metrics = TASK_TYPE_METRICS[TaskType.VALUE]
     rows = [metrics.measure(np.asarray([value]), np.asarray([1.0])) for value in (1.0, 2.0, 4.0, 8.0, 16.0)]
-    (scores,) = scores_in_bins(split, rows, partial(metrics.summarize, bootstrap=bootstrap)).references
+    (scores,) = scores_in_bins(split, rows, metrics.summarize, bootstrap).references
     assert scores.reference.name == "train.lmdb"
     assert [(one.proteins, one.no_hit) for one in scores.bins] == [(2, 2), (1, 0), (0, 0), (2, 0)]
     assert scores.bins[2] == BinScores(scores.bins[2].identity, 0, 0)

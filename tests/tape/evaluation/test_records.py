@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from tape.errors import CheckpointError
 from tape.evaluation.leakage_scores import BinScores, Leakage, ReferenceScores
-from tape.evaluation.records import EvaluationRecord, TrainingSize, read_record, write_record
+from tape.evaluation.records import EvaluationRecord, ResampledGroups, TrainingSize, read_record, write_record
 from tape.leakage.bins import IdentityBin
 from tape.leakage.table import ProteinFile
 from tape.metrics import Metric
@@ -42,6 +43,7 @@ def record() -> EvaluationRecord:
         metrics=(Metric("mse", 0.5, 7, "an error", (0.25, 0.75)), Metric("spearmanr", 0.1, 7, "a correlation")),
         precision="fp32",
         bootstrap={"resamples": 10, "seed": 1, "level": 0.95},
+        groups=ResampledGroups("families.tsv", "ef", 17),
         config={"hidden_size": 16},
         model_sha256="ab",
         training=TrainingSize(863, 8633),
@@ -59,39 +61,24 @@ def test_records_are_read_as_written(tmp_path: Path, record: EvaluationRecord) -
     assert again.metric("none") is None
 
 
-def test_version_2_has_no_leakage(tmp_path: Path, record: EvaluationRecord) -> None:
+LATER = ("leakage", "confusion", "training", "groups")  # of versions 3, 4, 5 and 6
+
+
+@pytest.mark.parametrize(("version", "later"), [(2 + position, LATER[position:]) for position in range(len(LATER))])
+def test_an_earlier_version_lacks_what_later_ones_have(
+    tmp_path: Path, record: EvaluationRecord, version: int, later: Sequence[str]
+) -> None:
     file = tmp_path / "eval_test.json"
     write_record(file, record)
     content = json.loads(file.read_text())
-    del content["leakage"], content["confusion"], content["training"]
-    file.write_text(json.dumps({**content, "version": 2}))
-    assert read_record(file) == replace(record, leakage=None, confusion=None, training=None)
-    file.write_text(json.dumps({**content, "training": None}))
-    with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: leakage is missing"):
-        read_record(file)
-
-
-def test_version_3_has_no_confusion_matrix(tmp_path: Path, record: EvaluationRecord) -> None:
-    file = tmp_path / "eval_test.json"
-    write_record(file, record)
-    content = json.loads(file.read_text())
-    del content["confusion"], content["training"]
-    file.write_text(json.dumps({**content, "version": 3}))
-    assert read_record(file) == replace(record, confusion=None, training=None)
-    file.write_text(json.dumps({**content, "training": None}))
-    with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: confusion is missing"):
-        read_record(file)
-
-
-def test_version_4_has_no_number_of_training_proteins(tmp_path: Path, record: EvaluationRecord) -> None:
-    file = tmp_path / "eval_test.json"
-    write_record(file, record)
-    content = json.loads(file.read_text())
-    del content["training"]
-    file.write_text(json.dumps({**content, "version": 4}))
-    assert read_record(file) == replace(record, training=None)
-    file.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"eval_test\.json: not an evaluation: training is missing"):
+    assert all(content[name] is not None for name in later)
+    earlier = {name: value for name, value in content.items() if name not in later}
+    file.write_text(json.dumps({**earlier, "version": version}))
+    changes: dict[str, Any] = dict.fromkeys(later)
+    assert read_record(file) == replace(record, **changes)
+    without = {name: value for name, value in content.items() if name != later[0]}
+    file.write_text(json.dumps(without))
+    with pytest.raises(CheckpointError, match=rf"eval_test\.json: not an evaluation: {later[0]} is missing"):
         read_record(file)
 
 
@@ -136,7 +123,9 @@ def test_version_1_has_no_confidence_intervals(tmp_path: Path, record: Evaluatio
     ("change", "message"),
     [
         ({"schema": "other"}, "its schema is 'other', not 'proteinlm-eval'"),
-        ({"version": 6}, "version 6 of proteinlm-eval; this program reads 1, 2, 3, 4 and 5"),
+        ({"version": 7}, "version 7 of proteinlm-eval; this program reads 1, 2, 3, 4, 5 and 6"),
+        ({"groups": {"path": "a", "sha256": "b"}}, "groups.groups is missing"),
+        ({"groups": {"path": "a", "sha256": "b", "groups": "3"}}, "groups.groups is a str, not int"),
         ({"training": {"proteins": 5}}, "training.available is missing"),
         ({"training": {"proteins": "5", "available": 9}}, "training.proteins is a str, not int"),
         ({"proteins": "7"}, "proteins is a str, not int"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ import scipy.stats
 import sklearn.metrics
 
 from tape.errors import ConfigError
-from tape.metrics import Bootstrap
+from tape.metrics import Bootstrap, metrics_of
 from tape.metrics.bootstrap import bootstrap_intervals, resampled_counts
 from tape.metrics.classes import ClassRank, ResidueCounts, summarize_proteins, summarize_residues
 from tape.metrics.values import summarize_values
+from tape.tasks import TaskType
 
 
 def drawn_proteins(proteins: int, bootstrap: Bootstrap) -> list[np.ndarray]:
@@ -41,17 +43,51 @@ def test_a_resample_of_groups_draws_whole_groups(monkeypatch: pytest.MonkeyPatch
         seen.append(counts)
         return counts.sum(axis=1, keepdims=True)
 
-    bootstrap = Bootstrap(200, seed=3)
-    intervals = bootstrap_intervals(sums, 7, bootstrap, groups)
+    bootstrap = Bootstrap(200, seed=3, groups=groups)
+    intervals = bootstrap_intervals(sums, 7, bootstrap)
     counts = np.concatenate(seen)
     drawn = np.stack([counts[:, 0], counts[:, 1], counts[:, 3]], axis=1)
     np.testing.assert_array_equal(counts, drawn[:, groups])
     assert (drawn.sum(axis=1) == 3).all()
     assert intervals == [(6.0, 9.0)]  # three groups of two and three proteins
     monkeypatch.setattr("tape.metrics.bootstrap._BLOCK", 20)
-    assert bootstrap_intervals(sums, 7, bootstrap, groups) == intervals
+    assert bootstrap_intervals(sums, 7, bootstrap) == intervals
     assert len(seen) == 1 + 100  # a block is bounded by the proteins, not by the groups
-    assert bootstrap_intervals(sums, 7, bootstrap, np.zeros(7, dtype=int)) == []
+    assert bootstrap_intervals(sums, 7, replace(bootstrap, groups=np.zeros(7, dtype=int))) == []
+
+
+def test_some_proteins_of_a_bootstrap_of_groups_have_the_groups_that_are_left() -> None:
+    inside = np.array([1, 3, 4, 6])
+    among = Bootstrap(300, groups=np.array([0, 1, 0, 2, 2, 2, 1])).among(inside)
+    assert among.groups is not None
+    assert among.groups.tolist() == [1, 2, 2, 1]
+    sums = bootstrap_intervals(lambda counts: counts @ np.array([[1.0], [0.0], [0.0], [1.0]]), 4, among)
+    assert sums == [(0.0, 4.0)]  # the two proteins of group 1 are drawn together: 0, 1 or 2 times
+    assert Bootstrap(300).among(inside) == Bootstrap(300)
+
+
+@pytest.mark.parametrize("task_type", [TaskType.VALUE, TaskType.SEQUENCE_CLASS, TaskType.RESIDUE_PAIR])
+def test_metrics_of_every_kind_have_intervals_over_groups(task_type: TaskType) -> None:
+    """Two groups of copies of one protein each: a resample has both or one of them, never a value in between."""
+    rng = np.random.default_rng(1)
+    scores = {
+        TaskType.VALUE: lambda: (rng.normal(size=1), rng.normal(size=1)),
+        TaskType.SEQUENCE_CLASS: lambda: (rng.normal(size=4), np.array(1)),
+        TaskType.RESIDUE_PAIR: lambda: (rng.normal(size=(30, 30, 2)), rng.integers(0, 2, (30, 30))),
+    }[task_type]
+    name = {TaskType.VALUE: "mse", TaskType.SEQUENCE_CLASS: "accuracy"}.get(task_type, "precision_at_l5")
+    of_type = metrics_of(task_type)
+    one, other = of_type.measure(*scores()), of_type.measure(*scores())
+    rows = [one, other, one, other, one, one]
+    groups = np.array([0, 1, 0, 1, 0, 0])
+    values = [
+        next(metric.value for metric in of_type.summarize(chosen) if metric.name == name)
+        for chosen in ([one], rows, [other])
+    ]
+    metrics = of_type.summarize(rows, Bootstrap(200, groups=groups))
+    assert next(metric.interval for metric in metrics if metric.name == name) == pytest.approx(
+        (min(values), max(values))
+    )
 
 
 def test_correlations_of_resamples_agree_with_scipy_draw_by_draw() -> None:

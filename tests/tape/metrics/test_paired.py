@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tape.errors import DataError
 from tape.metrics import TASK_TYPE_METRICS, Bootstrap
 from tape.metrics.bootstrap import resampled_counts
 from tape.metrics.classes import ResidueCounts
-from tape.metrics.paired import differences_within_groups, paired_differences
+from tape.metrics.paired import Difference, differences_within_groups, paired_differences
 from tape.tasks import TaskType
 
 RESIDUES = TASK_TYPE_METRICS[TaskType.RESIDUE_CLASS]
@@ -100,19 +101,18 @@ def grouped_values(seed: int) -> tuple[list[list[tuple[float, float]]], np.ndarr
     return [list(zip(values.tolist(), true.tolist(), strict=True)) for values in predicted], groups, true
 
 
+def mse_difference(first: Any, second: Any, groups: np.ndarray | None) -> Difference:
+    found = paired_differences([first], [second], VALUES, Bootstrap(300, groups=groups))
+    return next(difference for difference in found if difference.name == "mse")
+
+
 def test_groups_that_are_drawn_widen_the_interval_and_leave_the_values() -> None:
     rows, groups, _ = grouped_values(4)
-    single, whole = (
-        next(d for d in paired_differences([rows[0]], [rows[1]], VALUES, Bootstrap(300), given) if d.name == "mse")
-        for given in (None, np.arange(groups.size))
-    )
+    single, whole = (mse_difference(*rows, given) for given in (None, np.arange(groups.size)))
     assert whole.interval == pytest.approx(single.interval)  # a group for each protein
     # all errors of a group are alike: the groups are the sample, not their proteins
     alike = [[(float(g in (1, 3)), 0.0) for g in groups], [(0.0, 0.0)] * groups.size]
-    single, whole = (
-        next(d for d in paired_differences([alike[0]], [alike[1]], VALUES, Bootstrap(300), given) if d.name == "mse")
-        for given in (None, groups)
-    )
+    single, whole = (mse_difference(*alike, given) for given in (None, groups))
     assert (whole.first, whole.second) == (single.first, single.second)
     assert single.interval is not None
     assert whole.interval is not None
@@ -121,7 +121,7 @@ def test_groups_that_are_drawn_widen_the_interval_and_leave_the_values() -> None
 
 def test_metrics_within_groups_are_means_of_those_of_each_group() -> None:
     rows, groups, true = grouped_values(5)
-    found = differences_within_groups([rows[0]], [rows[1]], VALUES, Bootstrap(400, seed=1), groups)
+    found = differences_within_groups([rows[0]], [rows[1]], VALUES, Bootstrap(400, seed=1, groups=groups))
     rho = next(difference for difference in found if difference.name == "spearmanr")
     of_groups = np.array(
         [
@@ -143,11 +143,11 @@ def test_groups_in_which_a_metric_is_undefined_do_not_count() -> None:
     constant = [
         (1.0, target) if group == 4 else pair for pair, target, group in zip(rows[0], true, groups, strict=True)
     ]
-    here = differences_within_groups([constant], [rows[1]], VALUES, Bootstrap(50), groups)
+    here = differences_within_groups([constant], [rows[1]], VALUES, Bootstrap(50, groups=groups))
     kept = np.flatnonzero(groups != 4)
     without = [[own[k] for k in kept] for own in rows]
     numbers = np.unique(groups[kept], return_inverse=True)[1]
-    there = differences_within_groups([without[0]], [without[1]], VALUES, Bootstrap(50), numbers)
+    there = differences_within_groups([without[0]], [without[1]], VALUES, Bootstrap(50, groups=numbers))
     for name in ("spearmanr", "pearsonr"):
         one, other = (next(d for d in found if d.name == name) for found in (here, there))
         assert (one.first, one.second) == pytest.approx((other.first, other.second))

@@ -13,6 +13,7 @@ import pytest
 
 from tape.errors import ConfigError, DataError
 from tape.evaluation.records import EvaluationRecord, write_record
+from tape.io.checksums import sha256_of
 from tape.metrics import Metric
 from tape.report import compare
 
@@ -80,6 +81,37 @@ def test_groups_of_proteins_are_resampled_and_averaged(tmp_path: Path, capsys: p
     groups.write_text("id,group\np0,a\n")
     with pytest.raises(DataError, match=r"groups\.csv: no group for 11 of 12 evaluated proteins"):
         compare.main([*runs, "--groups", str(groups)])
+
+
+def test_groups_of_the_evaluations_are_those_of_their_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    better, worse = predictions(2)[: PROTEINS // 2], predictions(6)[PROTEINS // 2 :]
+    runs = [add_run(tmp_path, "a", [*better, *worse]), add_run(tmp_path, "b", predictions(5))]
+    words = [*map(str, runs), "--bootstrap", "200"]
+    table = tmp_path / "groups.csv"
+    table.write_text("id,group\n" + "".join(f"p{index},{index // 6}\n" for index in range(PROTEINS)))
+    compare.main([*words, "--groups", str(table)])
+    expected = capsys.readouterr().out
+
+    def record(run: Path, sha256: str | None) -> None:
+        file = run / "eval_cb513.json"
+        groups = None if sha256 is None else {"path": str(table), "sha256": sha256, "groups": 2}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "groups": groups}))
+
+    record(runs[0], sha256_of(table))
+    with pytest.raises(ConfigError, match=r"are over proteins in .* and over 2 groups of groups\.csv in .*; name a"):
+        compare.main(words)
+    record(runs[1], sha256_of(table))
+    compare.main(words)
+    assert capsys.readouterr().out == expected
+    table.write_text(table.read_text() + "other,9\n")
+    with pytest.raises(ConfigError, match=r"groups\.csv: the table of groups of .*eval_cb513\.json has changed since"):
+        compare.main(words)
+    compare.main([*words, "--groups", str(table)])
+    table.unlink()
+    with pytest.raises(ConfigError, match=r"the table of groups of .* is gone; name it by --groups"):
+        compare.main(words)
 
 
 def test_the_table_is_also_written_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tape.errors import DataError
-from tape.evaluation.records import EvaluationRecord, write_record
+from tape.evaluation.records import EvaluationRecord, ResampledGroups, read_record, write_record
 from tape.io.checksums import write_sums
 from tape.metrics import Metric
 from tape.report.model_card import CardSources, model_card, read_pretraining
@@ -90,12 +90,21 @@ def test_a_card_has_data_compute_scores_and_checksums(sources: CardSources) -> N
         "| time of steps and evaluations | 1.2 minutes |",
         "| machine | 2 process(es), peak 3 TFLOP/s |",
         "| perplexity on validation proteins | 14.25 |",
+        "bootstrap intervals over proteins, and",
         "| stability | made up (simulated) | test (9) | Spearman's rho | 0.500 [0.400, 0.600] |",
         "Scores of stability are on simulated data",
         "Converted on 2026-01-02",
         f"| config.json | `{'cd' * 32}` |",
     ):
         assert expected in card
+    assert "/far/away" not in card
+
+
+def test_a_card_names_the_groups_that_intervals_are_over(sources: CardSources) -> None:
+    (file,) = sources.results[0].glob("*/eval_test.json")
+    write_record(file, replace(read_record(file), groups=ResampledGroups("/far/away/families.tsv", "ab", 17)))
+    card = model_card(sources)
+    assert "over proteins or groups of them (stability, test: 17 groups of families.tsv), and" in card
     assert "/far/away" not in card
 
 

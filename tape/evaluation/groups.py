@@ -1,4 +1,4 @@
-"""A table of the groups of proteins, such as families or designs, by which a comparison resamples them."""
+"""A table of the groups of proteins, such as families or designs, over which intervals are."""
 
 from __future__ import annotations
 
