@@ -31,7 +31,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import lsqr
 
-from benchmarks.variant_families import open_split, read_split
+from benchmarks.variant_sets import open_split, read_split
 from tape.cli.parser import ArgumentParser
 from tape.errors import DataError, run_cli
 from tape.io.writing import check_output_file, write_json

@@ -33,7 +33,7 @@ if __name__ == "__main__":  # runs from any directory without installation
 import numpy as np
 
 from benchmarks.peers.comparison import machine, option_values
-from benchmarks.variant_families import Families, Family, find_families, open_split, read_split
+from benchmarks.variant_sets import open_split, read_split
 from tape.cli.parser import ArgumentParser
 from tape.datasets.sources import dataset_provenance
 from tape.errors import ConfigError, run_cli
@@ -49,6 +49,7 @@ from tape.metrics.metric import Interval
 from tape.metrics.values import average_ranks, weighted_correlation
 from tape.registry import registry
 from tape.runtime.process import ProcessConfig, process_context
+from tape.similarity.variant_families import Families, Family, find_families
 from tape.tokenizers import TAPETokenizer
 
 TASKS = ("fluorescence", "stability")

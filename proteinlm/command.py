@@ -99,6 +99,11 @@ COMMANDS = {
         "tape.cli.leakage:run_leakage",
         "tape.cli.leakage:create_leakage_parser",
     ),
+    "groups": Command(
+        "families of the proteins of a test split, for intervals over them",
+        "tape.cli.groups:run_groups",
+        "tape.cli.groups:create_groups_parser",
+    ),
     "report": Command("report of several runs", "tape.report.command:main", "tape.report.command:make_parser"),
     "compare": Command("paired comparison of two runs", "tape.report.compare:main", "tape.report.compare:make_parser"),
     "reproduce": Command(

@@ -47,6 +47,11 @@ def leakage_command() -> int:
     return run_cli(lambda: import_module("tape.cli.leakage").run_leakage())
 
 
+def groups_command() -> int:
+    """``tape-groups``."""
+    return run_cli(lambda: import_module("tape.cli.groups").run_groups())
+
+
 def report_command() -> int:
     """``tape-report`` and ``scripts/report.py``."""
     return run_cli(lambda: import_module("tape.report.command").main())

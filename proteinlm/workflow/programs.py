@@ -11,6 +11,7 @@ _SCRIPTS = {
     "compare-losses": "scripts/compare_losses.py",
     "convert": "converter/megatron-converter.py",
     "eval": "tape_eval.py",
+    "groups": "scripts/groups.py",
     "leakage": "scripts/leakage.py",
     "measure-iterations": "scripts/measure_iterations.py",
     "model-card": "scripts/model_card.py",

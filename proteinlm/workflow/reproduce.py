@@ -18,7 +18,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -93,6 +93,7 @@ class Plan:
         ]
         if self.model is None:
             steps += [*self._pretraining(), replace(convert_step(self.out), stage="convert")]
+        steps += [self._groups(task, split) for task in self.scale.groups for split in self._splits(task)]
         steps += [self._leakage(task, split) for task in self.scale.leakage_tasks for split in self._splits(task)]
         for seed in self.scale.seeds:  # outermost, so that an interrupted run has all cells with fewer seeds
             for task in tasks:
@@ -169,6 +170,18 @@ class Plan:
                 raise ConfigError(f"{self.scale.file}: run.splits.{task}: {self.data} has no {split}, only {known}")
         return chosen or evaluated_splits(dataset)
 
+    def _groups(self, task: str, split: str) -> Step:
+        folder, data = FOLDERS[task], str(self.out / "data")
+        method = ("--method", self.scale.groups[task])
+        return Step(
+            f"groups_{task}_{split}",
+            (*program("groups"), "--task", task, "--split", split, "--data_dir", data, *method),
+            (self.out / "data" / folder / f"groups_{split}.tsv",),
+            after=(f"prepare_{folder}",),
+            title=f"{task}: groups of {split}",
+            stage="prepare",
+        )
+
     def _leakage(self, task: str, split: str) -> Step:
         corpus = self.datasets[CORPUS].splits["train"].paths if CORPUS in self.datasets else ()
         folder = FOLDERS[task]
@@ -225,7 +238,7 @@ class Plan:
                     *self.scale.evaluate,
                 ),
                 (run / f"eval_{split}.json", run / f"results_{split}.pkl"),
-                after=(finetune.name, *((f"leakage_{task}_{split}",) if task in self.scale.leakage_tasks else ())),
+                after=(finetune.name, *self._tables(task, split)),
                 title=f"{title}: {split}",
                 weight=5,
                 environment=environment,
@@ -234,6 +247,13 @@ class Plan:
             for split in self._splits(task)
         ]
         return [finetune, *evaluations]
+
+    def _tables(self, task: str, split: str) -> Iterator[str]:
+        """Names of the steps that make tables which an evaluation finds beside the split."""
+        if task in self.scale.groups:
+            yield f"groups_{task}_{split}"
+        if task in self.scale.leakage_tasks:
+            yield f"leakage_{task}_{split}"
 
     def _start(self, variant: str) -> tuple[str, ...]:
         """The options of the initial weights."""

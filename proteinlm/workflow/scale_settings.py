@@ -9,6 +9,7 @@
     [finetune]                options of tape_train.py, for all runs
     [finetune.TASK]           for the runs of a task
     [finetune.TASK.VARIANT]   for those of a task and variant
+    [groups]                  TASK = METHOD of tape-groups: intervals of the task are over groups of its proteins
     [leakage]                 options of tape-leakage, and optionally tasks, by default all; without the table,
                               identities to training data are not searched
     [evaluate]                options of tape_eval.py
@@ -32,6 +33,7 @@ from typing import Any
 
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, quoted
+from tape.evaluation.groups_config import METHODS
 
 SCALES = Path(__file__).with_name("scales")
 STAGES = ("prepare", "pretrain", "convert", "finetune", "leakage", "evaluate", "report", "card")
@@ -43,7 +45,7 @@ VARIANTS = {
 }
 _EXTENDS = "extends"
 _PRETRAINING = ("pretrain", "measure")  # run.model stands instead of them
-_TABLES = ("run", "pretrain", "measure", "finetune", "leakage", "evaluate", "time-limit")
+_TABLES = ("run", "pretrain", "measure", "finetune", "groups", "leakage", "evaluate", "time-limit")
 # Set by the plan of the steps.
 _PLANNED = {
     "pretrain": {"data-path", "train-data-path", "valid-data-path", "test-data-path", "save", "load", "dry-run"},
@@ -52,7 +54,7 @@ _PLANNED = {
         *("from_pretrained", "model_config_file", "force_save", "freeze", "seed", "seeds", "eval_splits"),
     },
     "leakage": {"task", "split", "data_dir", "against", "corpus", "output"},
-    "evaluate": {"data_dir", "data", "labels", "split", "output_dir", "predict", "predict_out", "leakage"},
+    "evaluate": {"data_dir", "data", "labels", "split", "output_dir", "predict", "predict_out", *("leakage", "groups")},
 }
 
 
@@ -82,6 +84,7 @@ class Scale:
         measure: how the number of iterations is found; None: it is in ``pretrain``.
         finetune: (task, variant) -> command-line words.
         epochs: (task, variant) -> values of ``--num_train_epochs``, ``--patience`` and ``--metric_for_best_model``.
+        groups: task -> method of ``tape-groups``.
         leakage: command-line words of the search for relatives.
         leakage_tasks: tasks with this search.
         evaluate: command-line words.
@@ -101,6 +104,7 @@ class Scale:
     measure: Measure | None
     finetune: Mapping[tuple[str, str], tuple[str, ...]]
     epochs: Mapping[tuple[str, str], tuple[int, int, str]]
+    groups: Mapping[str, str]
     leakage: tuple[str, ...]
     leakage_tasks: tuple[str, ...]
     evaluate: tuple[str, ...]
@@ -196,9 +200,12 @@ def _adapt(base: dict[str, Any], content: Mapping[str, Any]) -> None:
         _table(base, "pretrain").pop("train-iters", None)
     if "train-iters" in _table(content, "pretrain"):
         base.pop("measure", None)
-    tasks, leakage = _table(content, "run").get("tasks"), _table(base, "leakage")
-    if isinstance(tasks, list) and isinstance(leakage.get("tasks"), list):
-        leakage["tasks"] = [task for task in leakage["tasks"] if task in tasks]
+    tasks, leakage, groups = _table(content, "run").get("tasks"), _table(base, "leakage"), _table(base, "groups")
+    if isinstance(tasks, list):
+        if isinstance(leakage.get("tasks"), list):
+            leakage["tasks"] = [task for task in leakage["tasks"] if task in tasks]
+        for task in [task for task in groups if task not in tasks]:
+            del groups[task]
 
 
 def _table(content: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -296,6 +303,7 @@ class _Tables:
             measure=measure,
             finetune=finetune,
             epochs={key: self._epochs(key, words) for key, words in finetune.items()},
+            groups=self._groups(content.get("groups", {}), run["tasks"]),
             leakage=leakage,
             leakage_tasks=leakage_tasks,
             evaluate=evaluate,
@@ -354,6 +362,15 @@ class _Tables:
         if "minutes" not in table:
             raise self.error("measure.minutes", "is missing")
         return Measure(**table)
+
+    def _groups(self, table: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, str]:
+        """The method of each task with groups."""
+        self.check_names("groups.", table, tasks)
+        methods = {task: method for task, method in table.items() if method is not False}
+        for task, method in methods.items():
+            if method not in METHODS:
+                raise self.error(f"groups.{task}", f"is {quoted(method)}; allowed: {', '.join(METHODS)}, or false")
+        return methods
 
     def _leakage(
         self, table: Mapping[str, Any] | None, tasks: Sequence[str]

@@ -316,6 +316,12 @@ def split_source(
     return TableDataset(found[0], options=options)
 
 
+def file_of(dataset: Any) -> Path | None:
+    """The file or directory of records that a data set reads; None if it does not say."""
+    path = getattr(getattr(dataset, "data", None), "path", None)
+    return None if path is None else Path(path)
+
+
 def dataset_provenance(dataset: Any) -> dict[str, Any]:
     """Read ``dataset.json`` in the folder of a data set's file: name, source and license of the data.
 

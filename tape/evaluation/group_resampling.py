@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tape.datasets.index import index_of
+from tape.datasets.index import index_of, sequence_of
+from tape.datasets.sources import file_of
 from tape.errors import ConfigError, DataError
 from tape.io.checksums import sha256_of
+from tape.leakage.proteins import sequence_digest
 from tape.metrics.bootstrap import Bootstrap
 
-from .groups import read_groups
+from .groups import Groups, read_groups
 from .records import ResampledGroups
 
 logger = logging.getLogger(__name__)
@@ -52,22 +55,41 @@ def with_groups(
             raise ConfigError(f"--groups {file}: groups are resampled for intervals, of which --bootstrap 0 makes none")
         return None, None
     if file is not None:
-        return _with_table(bootstrap, dataset, file)
-    path = getattr(getattr(dataset, "data", None), "path", None)
-    found = None if path is None else groups_file(Path(path), split)
+        return _with_table(bootstrap, dataset, split, file)
+    path = file_of(dataset)
+    found = None if path is None else groups_file(path, split)
     if found is None or not found.is_file():
         return bootstrap, None
     try:
-        return _with_table(bootstrap, dataset, found)
+        return _with_table(bootstrap, dataset, split, found)
     except (DataError, ConfigError) as error:
         logger.warning("intervals are over proteins, not over groups: %s", error)
         return bootstrap, None
 
 
-def _with_table(bootstrap: Bootstrap, dataset: Any, file: Path) -> tuple[Bootstrap, ResampledGroups]:
+def _with_table(bootstrap: Bootstrap, dataset: Any, split: str, file: Path) -> tuple[Bootstrap, ResampledGroups]:
     index = index_of(dataset)
     if index is None:
         raise ConfigError(f"{file}: {type(dataset).__name__} does not describe the proteins of its examples")
-    numbers = read_groups(file).numbers(index.identifiers)
+    groups = read_groups(file)
+    numbers = groups.numbers(index.identifiers, f"split {split}")
+    if groups.digests:
+        _check_sequences(groups, dataset, index.identifiers, split)
     used = ResampledGroups(str(file.absolute()), sha256_of(file), int(numbers.max()) + 1)
     return replace(bootstrap, groups=numbers), used
+
+
+def _check_sequences(groups: Groups, dataset: Any, identifiers: Sequence[str], split: str) -> None:
+    """Check that the table is of these proteins, since ids may be no more than numbers of records.
+
+    Raises:
+        DataError: an id has another sequence there. Names both files.
+    """
+    source = dataset.data
+    for place, name in enumerate(identifiers):
+        record = source[place]
+        if groups.digests[name] != sequence_digest(sequence_of(source, place, record)[0]):
+            raise DataError(
+                f"{groups.path}: another sequence than that of {source.where(place, record)}: the table was made for"
+                f" other proteins than those of split {split}; make it again with tape-groups"
+            )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tape.datasets.index import index_of, sequence_of
+from tape.datasets.sources import file_of
 from tape.errors import ConfigError, DataError
 from tape.leakage.bins import BINS, bin_numbers
 from tape.leakage.measure import leakage_file
@@ -54,8 +55,8 @@ def find_identities(dataset: Any, split: str, file: Path | None) -> SplitIdentit
     """
     if file is not None:
         return _identities(dataset, file)
-    path = getattr(getattr(dataset, "data", None), "path", None)
-    found = None if path is None else leakage_file(Path(path), split)
+    path = file_of(dataset)
+    found = None if path is None else leakage_file(path, split)
     if found is None or not found.is_file():
         return None
     try:

@@ -11,6 +11,7 @@ from typing import Any
 from tape.datasets.index import load_split
 from tape.datasets.labels import task_type_of
 from tape.datasets.own_table import register_table
+from tape.datasets.sources import file_of
 from tape.errors import ConfigError
 from tape.metrics import Bootstrap, metrics_of
 from tape.metrics.metric import Metric
@@ -73,7 +74,7 @@ def evaluate_split(config: EvalConfig, context: DistributedContext) -> dict[str,
         folder=folder,
         title=title,
     )
-    check_measured(evaluation, getattr(getattr(dataset, "data", None), "path", f"split {config.split}"))
+    check_measured(evaluation, file_of(dataset) or f"split {config.split}")
     target, values = target_of(model.config), value_names_of(model.config)
 
     def covered(measured: Sequence[Any], bootstrap: Bootstrap | None = None) -> list[Metric]:

@@ -100,14 +100,23 @@ class LoopConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} must be at least 1, not {value}")
-        if self.seed < 0:
-            raise ConfigError(f"--seed must not be negative, but is {self.seed}")
+        if not 0 <= self.seed < 2**63:  # what torch takes
+            raise ConfigError(f"--seed must not be negative or above {2**63 - 1}, but is {self.seed}")
         if isinstance(self.save_freq, str) and self.save_freq != IMPROVEMENT:
             raise ConfigError(f"--save_freq must be a number of epochs or 'improvement', not {quoted(self.save_freq)}")
         if isinstance(self.save_freq, int) and self.save_freq < 1:
             raise ConfigError(f"--save_freq must be at least 1, not {self.save_freq}")
-        if self.eval_freq <= 0 and (self.save_freq == IMPROVEMENT or self.patience > 0):
-            raise ConfigError("--save_freq improvement and --patience need validation: give --eval_freq 1 or more")
+        needs = {
+            "--save_freq improvement": self.save_freq == IMPROVEMENT,
+            "--patience": self.patience > 0,
+            f"--metric_for_best_model {self.metric_for_best_model}": self.metric_for_best_model != LOSS,
+        }
+        if any(needs.values()) and not 0 < self.eval_freq <= self.num_train_epochs:
+            named = " and ".join(name for name, is_given in needs.items() if is_given)
+            raise ConfigError(
+                f"without validation, {named} can have no effect: give --eval_freq 1 or more, and at most the number of"
+                f" epochs, {self.num_train_epochs}"
+            )
         if self.batch_size is not None:
             self._check_accumulation(self.batch_size)
 

@@ -26,12 +26,12 @@ from tape.runtime.precision import warn_if_slow
 from tape.runtime.precision_choice import AUTO, resolve_precision
 from tape.runtime.stop_signals import StopSignals
 from tape.tables.scale import describe_scale
-from tape.tables.table import Table, standardized_by, table_for_training
+from tape.tables.table import Table, fitted_to, table_for_training
 from tape.tasks import TaskType
 from tape.tokenizers import TAPETokenizer
 from tape.version import __version__
 
-from .best_epoch import check_metric
+from .best_epoch import LOSS, check_metric
 from .checkpoint import TrainerState, load_training_state, save_epoch
 from .class_weights import balanced_class_weights, describe_weights, stored_weights
 from .config import FinetuneConfig, LoopConfig, ModelConfig, OutputConfig, check_class_weights, check_standardize
@@ -82,9 +82,17 @@ def finetune(config: FinetuneConfig, context: DistributedContext) -> Path:
             register_table(table)
         runs.append(_train_and_evaluate(seed_config, tokenizer, directory / f"{SEED_PREFIX}{seed}", context))
     if context.is_main:
-        for line in write_summary(directory, config.task, model_type, runs):
+        for line in write_summary(directory, config.task, model_type, runs, without=_without_common_unit(config)):
             logger.info(line)
     return directory
+
+
+def _without_common_unit(config: FinetuneConfig) -> tuple[str, ...]:
+    """The loss, if its scale or weights are those of other training proteins for each seed."""
+    table = config.data.table
+    is_scaled = config.standardize if table is None else table.standardize
+    is_fitted = is_scaled or config.class_weights is not None
+    return (LOSS,) if is_fitted and config.data.max_train_samples is not None else ()
 
 
 def _train_and_evaluate(
@@ -138,7 +146,7 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
     with (
         StopSignals() as signals,
         open_run_directory(directory, config.output, resumed, context) as run,
-        open_run_logger(config, run, parts.data, parts.data_sha256, tokenizer, context) as run_logger,
+        open_run_logger(config, run, parts.data, parts.data_sha256, parts.source, tokenizer, context) as run_logger,
     ):
         finetuner = Finetuner(
             parts.model, parts.data, parts.task_type, config.loop, context, run_logger, parts.validation_model, signals
@@ -152,12 +160,22 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
         if run_logger is not None and table is not None:
             _log_table(table, run)
         _log_start(config, finetuner, run, run_logger)
-        finetuner.train()
+        _warn_without_best(finetuner.train(), config.loop)
         if run_logger is not None:
             run_logger.draw_curves()
         if finetuner.interrupted:
             _exit_interrupted(config, finetuner, run)
     return run.path
+
+
+def _warn_without_best(state: TrainerState, loop: LoopConfig) -> None:
+    """Say that no epoch could be the best by the chosen metric, which is undefined where all labels are equal."""
+    if loop.metric_for_best_model != LOSS and state.best_loss is None and state.epoch + 1 >= loop.eval_freq:
+        logger.warning(
+            "--metric_for_best_model %s: undefined in every validation, so that no epoch is the best: the last saved"
+            " one counts, and --patience had no effect",
+            loop.metric_for_best_model,
+        )
 
 
 def _exit_interrupted(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory) -> NoReturn:
@@ -195,7 +213,7 @@ def _load(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path, con
     data = load_training_data(config.data, spec.dataset_class, validate, config.eval_splits, config.loop.seed)
     table = table_of(spec)
     if table is not None and config.data.table is not None:
-        register_table(standardized_by(table, config.data.table, data.indices))
+        register_table(fitted_to(table, config.data.table, data.indices))
     task_type = task_type_of(spec, data.train)
     config.loop.batch_size_for(task_type)  # refused before a directory is made
     check_metric(config.loop.metric_for_best_model, task_type)
@@ -276,7 +294,7 @@ def _with_value_scale(
 
 def _log_table(table: Table, run: RunDirectory) -> None:
     """Log what was inferred from a user's table, and write its splits."""
-    for line in (*table.notices, *table.scale_notices):
+    for line in (*table.notices, *table.training_notices):
         logger.info(line)
     assert table.division is not None  # a table for training
     table.division.write(run.path, table.identifiers, table.digests)
@@ -285,7 +303,8 @@ def _log_table(table: Table, run: RunDirectory) -> None:
 def _log_start(config: FinetuneConfig, finetuner: Finetuner, run: RunDirectory, run_logger: RunLogger | None) -> None:
     """Write ``args.json`` with the resolved batch size, warm-up and precision, and log what is trained."""
     warmup_steps = finetuner.schedule.warmup_steps
-    if run_logger is not None:
+    is_complete = finetuner.state.epoch + 1 >= config.loop.num_train_epochs  # its options are not those of an epoch
+    if run_logger is not None and not is_complete:
         resolved: dict[str, Any] = {"batch_size": finetuner.batch_size, "warmup_steps": warmup_steps}
         if config.output.arguments.get("precision") == AUTO:
             resolved["precision"] = config.loop.precision

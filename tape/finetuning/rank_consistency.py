@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tape.datasets.own_table import table_of
+from tape.datasets.sources import file_of
 from tape.io.sampled_digest import describe_file
 from tape.io.text_files import data_file
 from tape.models.model_directory import BIN_NAME, SAFETENSORS_NAME
@@ -69,9 +70,9 @@ def _data(config: FinetuneConfig, data: TrainingData) -> Iterator[Observation]:
     table = table_of(registry.get_task_spec(config.task))
     source = f"--data_dir {config.data.data_dir}" if table is None else f"--data {table.path}"
     for split, dataset in (("train", data.train), ("valid", data.valid)):
-        path = getattr(getattr(dataset, "data", None), "path", None)
+        path = file_of(dataset)
         if path is not None:
-            file = data_file(Path(path))
+            file = data_file(path)
             seen = describe_file(file) if file.exists() else f"files with SHA-256 {dataset.data.sha256}"
             yield Observation(f"{source}, {split}", seen, _COPY)
 

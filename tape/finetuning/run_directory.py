@@ -245,10 +245,9 @@ def open_run_directory(
         def lock_and_create() -> None:
             stack.enter_context(run_lock(lock_beside(path), path, "choose another --exp_name or --time_or_name"))
             if resumed is None:
-                run = RunDirectory.create(path, output.overwrite)
-            else:
-                run = RunDirectory.resume(*resumed, output.overwrite)
-            run.write_arguments(dict(output.arguments))
+                RunDirectory.create(path, output.overwrite).write_arguments(dict(output.arguments))
+            else:  # keeps the options of its epochs until it is known that others follow
+                RunDirectory.resume(*resumed, output.overwrite)
 
         run_on_main_rank(lock_and_create, context)
         yield RunDirectory(path)

@@ -18,6 +18,7 @@ from tape.evaluation.records import TrainingSize, finite
 from tape.evaluation.results import TRAINING
 from tape.io.credentials import without_credentials
 from tape.io.run_layout import BEST_NAME, LATEST_NAME, STEP_PREFIX
+from tape.models.model_directory import directory_provenance
 from tape.runtime.distributed import DistributedContext
 from tape.runtime.process import log_to_file
 from tape.runtime.tensorboard import TensorBoardWriter
@@ -29,6 +30,7 @@ from .best_epoch import LOSS, metric_of
 from .checkpoint import TrainerState, save_epoch
 from .config import FinetuneConfig, OutputConfig
 from .data import TrainingData
+from .resume import TRAIN_SAMPLES
 from .run_directory import LOG_NAME, RunDirectory
 
 logger = logging.getLogger(__name__)
@@ -149,6 +151,7 @@ def open_run_logger(
     run: RunDirectory,
     data: TrainingData,
     data_sha256: Mapping[str, str | None],
+    source: Path | None,
     tokenizer: TAPETokenizer,
     context: DistributedContext,
 ) -> Iterator[RunLogger | None]:
@@ -159,6 +162,7 @@ def open_run_logger(
         run: its directory.
         data: training data, whose provenance is stored with the models.
         data_sha256: digests of the data, by which a resumed run recognizes them.
+        source: model directory that the run starts or resumes from; None: new weights.
         tokenizer: vocabulary that the model is trained with.
         context: the ranks that train together.
     """
@@ -172,7 +176,7 @@ def open_run_logger(
             "model_type": config.model.model_type,
             "initialised_from": without_credentials(config.model.from_pretrained or "") or None,
             "data": dataset_provenance(data.train),
-            TRAINING: asdict(TrainingSize(len(data.indices), len(data.lengths))),
+            TRAINING: _training(config, data, data_sha256, source),
             "data_sha256": dict(data_sha256),
             "seed": config.loop.seed,
             "code_version": __version__,
@@ -184,6 +188,24 @@ def open_run_logger(
             yield run_logger
         finally:
             run_logger.close()
+
+
+def _training(
+    config: FinetuneConfig, data: TrainingData, data_sha256: Mapping[str, str | None], source: Path | None
+) -> dict[str, Any] | None:
+    """The number of training proteins for the provenance; None if the weights have also been trained on others.
+
+    These are the proteins of an interrupted run that had others, or did not record which, and those of a model that was
+    finetuned on the same task before.
+    """
+    size = TrainingSize(len(data.indices), len(data.lengths))
+    before = {} if source is None else directory_provenance(source)
+    if config.resume is not None:
+        earlier = before.get("data_sha256")
+        has_same = isinstance(earlier, Mapping) and earlier.get(TRAIN_SAMPLES) == data_sha256[TRAIN_SAMPLES]
+        return asdict(size) if has_same and before.get(TRAINING) is not None else None
+    is_finetuned = before.get("kind") == "finetuned" and before.get("task") == config.task
+    return None if is_finetuned and size.proteins < size.available else asdict(size)
 
 
 def _log_dir(output: OutputConfig, run: RunDirectory) -> Path:

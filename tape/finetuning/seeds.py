@@ -3,7 +3,8 @@
 ``summary.json``, schema "proteinlm-seeds" version 1: task, model, runs [{seed, directory, epoch, metrics {split ->
 {name -> value}}}] and summary {split -> {name -> {mean, std, n}}}. ``std`` is the sample standard deviation (divided by
 n - 1), null for a single run. Values of ``valid`` are those of each run's best saved epoch, which is also evaluated on
-the other splits. ``summary.csv`` has a line per split and metric: split, metric, mean, std, n, and each seed's value.
+the other splits. A loss whose unit differs between runs is in ``runs`` only. ``summary.csv`` has a line per split and
+metric: split, metric, mean, std, n, and each seed's value.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,22 @@ class SeedRun:
     evaluated: Scores
 
 
-def write_summary(directory: Path, task: str, model: str, runs: Sequence[SeedRun]) -> list[str]:
-    """Write both files; returns a line for the log per split and metric."""
+def write_summary(
+    directory: Path, task: str, model: str, runs: Sequence[SeedRun], without: Collection[str] = ()
+) -> list[str]:
+    """Write both files; returns a line for the log per split and metric.
+
+    Args:
+        directory: that of the runs.
+        task, model: names.
+        runs: the runs.
+        without: metrics that have another unit in each run, so that their mean has no meaning.
+    """
     rows = [_row(run) for run in runs]
-    summary = _summarize([row["metrics"] for row in rows])
+    summary = {
+        split: {name: found for name, found in metrics.items() if name not in without}
+        for split, metrics in _summarize([row["metrics"] for row in rows]).items()
+    }
     record = {"schema": SCHEMA, "version": SCHEMA_VERSION, "task": task, "model": model, "runs": rows}
     write_json(directory / "summary.json", {**record, "summary": summary})
     write_text(directory / "summary.csv", _as_csv(rows, summary))

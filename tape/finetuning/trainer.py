@@ -35,7 +35,7 @@ from tape.runtime.progress import Throughput, progress_bar
 from tape.runtime.stop_signals import StopSignals
 from tape.tasks import TASK_TYPE_TRAITS, TaskType
 
-from .best_epoch import criterion_of
+from .best_epoch import LOSS, criterion_of
 from .checkpoint import TrainerState
 from .config import LoopConfig
 from .data import TrainingData
@@ -402,9 +402,9 @@ class Finetuner:
     # --- when to stop and to save -----------------------------------------------------------------------------------
 
     def _patience_exhausted(self) -> bool:
-        if self.config.patience <= 0 or not self._is_due(self.state.epoch, self.config.eval_freq):
-            return False
-        return self.state.epoch - self.state.best_epoch >= self.config.patience
+        is_defined = self.config.metric_for_best_model == LOSS or self.state.best_loss is not None
+        is_due = is_defined and self._is_due(self.state.epoch, self.config.eval_freq)
+        return is_due and 0 < self.config.patience <= self.state.epoch - self.state.best_epoch
 
     @staticmethod
     def _is_due(epoch: int, frequency: int) -> bool:

@@ -30,12 +30,14 @@ class Difference:
         name: name of the metric.
         first, second: values of the two models, averaged over their seeds; ``nan`` if undefined.
         interval: bootstrap interval of ``first - second``; None if it is undefined.
+        groups: number of groups that a mean within groups is over; None: it is not one.
     """
 
     name: str
     first: float
     second: float
     interval: Interval
+    groups: int | None = None
 
     @property
     def value(self) -> float:
@@ -88,8 +90,8 @@ def differences_within_groups(
     """The differences of metrics that are computed within each group and averaged over the groups.
 
     A metric over all proteins also depends on differences between groups, such as those of designs in stability. Groups
-    in which a metric is undefined for a model do not count. Arguments, order and errors are those of
-    :func:`paired_differences`; without groups there is no difference.
+    in which a metric is undefined for a model do not count, and one group alone has no interval. Arguments, order and
+    errors are those of :func:`paired_differences`; without groups there is no difference.
     """
     if bootstrap.groups is None:
         return []
@@ -108,7 +110,11 @@ def differences_within_groups(
     every = np.ones((1, len(members)))
     first_mean, second_mean = (ratio_of_sums(every @ values, every @ defined)[0] for values in (one, other))
     intervals = bootstrap_intervals(statistic, len(members), replace(bootstrap, groups=None))
-    return _differences(names, first_mean, second_mean, intervals)
+    found = _differences(names, first_mean, second_mean, intervals)
+    return [
+        replace(difference, groups=count, interval=difference.interval if count > 1 else None)
+        for difference, count in zip(found, defined.sum(axis=0).tolist(), strict=True)
+    ]
 
 
 def _differences(

@@ -95,11 +95,12 @@ def table(
         titles, record = dict(headlines_of(first)), first[0].record
         groups = given or _recorded_groups([*first, *second])
         comparison = compared(first, second, bootstrap, groups)
-        for differences, where in ((comparison.differences, ""), (comparison.within_groups, ", mean within groups")):
-            for difference in differences:
-                if all_metrics or difference.name in titles:
-                    title = titles.get(difference.name, difference.name)
-                    lines.append(_line(first[0], f"{title}{where}", difference))
+        for difference in (*comparison.differences, *comparison.within_groups):
+            if all_metrics or difference.name in titles:
+                title = titles.get(difference.name, difference.name)
+                if difference.groups is not None:
+                    title += f", mean within groups ({difference.groups:,} of {comparison.groups:,})"
+                lines.append(_line(first[0], title, difference))
         if groups is not None:
             notes.append(f"{record.task}, {record.split}: intervals over {comparison.groups:,} groups of {groups.path}")
         if comparison.left_out:
@@ -239,7 +240,8 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap, groups: Groups |
     one, other, left_out = rows[: len(first)], rows[len(first) :], complete.size - kept.size
     if groups is None or reference is None:
         return Comparison(paired_differences(one, other, metrics, bootstrap), left_out)
-    numbers = groups.numbers([reference.identifiers[number] for number in kept])
+    everyone = groups.numbers(reference.identifiers, f"{task} {first[0].record.split}")
+    numbers = everyone[kept]
     bootstrap = replace(bootstrap, groups=numbers)
     return Comparison(
         paired_differences(one, other, metrics, bootstrap),

@@ -56,7 +56,8 @@ class Table:
         identifiers, sequences, labels, digests, splits: of each protein; see :func:`tape.tables.kinds.label_of` and
             :func:`tape.tables.splits.digest_of`.
         notices: lines on what was inferred, left out and drawn.
-        scale_notices: lines on the scales by which values are standardized; empty if they are not.
+        training_notices: lines on what the training proteins give: scales by which values are standardized, and classes
+            that can't be learned.
         division: where the splits are from; None: a table for an evaluation.
         labels_file: the table of the labels; None: they are in ``path``.
         structures: the structure files that it is of; empty for all other tables.
@@ -70,7 +71,7 @@ class Table:
     digests: tuple[str, ...]
     splits: tuple[str, ...]
     notices: tuple[str, ...] = ()
-    scale_notices: tuple[str, ...] = ()
+    training_notices: tuple[str, ...] = ()
     division: Division | None = None
     labels_file: Path | None = None
     structures: tuple[Path, ...] = ()
@@ -146,7 +147,6 @@ def table_for_training(options: TableOptions) -> Table:
             raise DataError(
                 f"{options.path}: no protein is in split {needed} ({division.origin}); the table is too small"
             )
-    notices += _absent_classes(labels, splits, target)
     notices += [
         *identifier_notices(records, digests),
         *sequence_notices(records),
@@ -155,13 +155,12 @@ def table_for_training(options: TableOptions) -> Table:
     if target.has_several_values:
         notices += _absent_values(labels, splits, target)
     table = _table(options, target, records, labels, digests, splits, notices, structures)
-    if target.task_type == TaskType.VALUE:
-        table = _with_scales(table, options, [labels[place] for place in table.places("train")])
+    table = _fitted(table, options, [labels[place] for place in table.places("train")])
     return replace(table, division=division)
 
 
-def standardized_by(table: Table, options: TableOptions, proteins: np.ndarray) -> Table:
-    """The table with the scales of the training proteins that a run draws from it, if values are standardized.
+def fitted_to(table: Table, options: TableOptions, proteins: np.ndarray) -> Table:
+    """The table with the scales, and the notices, of the training proteins that a run draws from it.
 
     Args:
         table: see :func:`table_for_training`.
@@ -172,17 +171,20 @@ def standardized_by(table: Table, options: TableOptions, proteins: np.ndarray) -
         DataError: the values of these proteins can't be learned.
     """
     places = table.places("train")
-    if table.target.task_type != TaskType.VALUE or not options.standardize or len(proteins) == len(places):
+    if len(proteins) == len(places):
         return table
-    return _with_scales(table, options, [table.labels[places[number]] for number in proteins.tolist()])
+    return _fitted(table, options, [table.labels[places[number]] for number in proteins.tolist()])
 
 
-def _with_scales(table: Table, options: TableOptions, labels: Sequence[Label]) -> Table:
-    """The table with the scales of some labels, or on a resume, with those of the interrupted run.
+def _fitted(table: Table, options: TableOptions, labels: Sequence[Label]) -> Table:
+    """The table with the scales of the labels of all training proteins, or on a resume, with those of the interrupted
+    run.
 
     Raises:
         DataError: the values can't be learned, also if they are not standardized.
     """
+    if table.target.task_type != TaskType.VALUE:
+        return replace(table, training_notices=_absent_classes(labels, table.target))
     standardized = _standardized(table.target, _training_values(table.target, labels))
     if not options.standardize:
         return table
@@ -191,7 +193,7 @@ def _with_scales(table: Table, options: TableOptions, labels: Sequence[Label]) -
         describe_scale(column, scale, own)
         for column, scale, own in zip(target.columns, target.scales, standardized.scales, strict=True)
     )
-    return replace(table, target=target, scale_notices=tuple(lines))
+    return replace(table, target=target, training_notices=tuple(lines))
 
 
 def table_for_evaluation(options: TableOptions, target: Target, splits_file: Path) -> Table:
@@ -335,15 +337,14 @@ def _digests(records: Sequence[Record]) -> list[str]:
     return digests
 
 
-def _absent_classes(labels: Sequence[Label], splits: Sequence[str], target: Target) -> list[str]:
-    """A notice about the classes that can't be learned."""
+def _absent_classes(labels: Sequence[Label], target: Target) -> tuple[str, ...]:
+    """A notice about the classes that can't be learned from these labels, if any."""
     seen: Counter[int] = Counter()
-    for label, split in zip(labels, splits, strict=True):
-        if split == "train" and target.classes:
-            is_set = target.task_type == TaskType.MULTILABEL
-            seen.update((np.flatnonzero(label) if is_set else np.unique(np.asarray(label))).tolist())
+    for label in labels if target.classes else ():
+        is_set = target.task_type == TaskType.MULTILABEL
+        seen.update((np.flatnonzero(label) if is_set else np.unique(np.asarray(label))).tolist())
     absent = [name for number, name in enumerate(target.classes) if not seen[number]]
-    return [f"classes without a training protein, which can't be learned: {listed(absent)}"] if absent else []
+    return (f"classes without a training protein, which can't be learned: {listed(absent)}",) if absent else ()
 
 
 def _absent_values(labels: Sequence[Label], splits: Sequence[str], target: Target) -> list[str]:

@@ -324,7 +324,7 @@ def test_max_length_restricts_the_training_split_only(
         ),
         (("transformer", "stability", "--gradient_accumulation_steps", "0"), ValueError, "at least 1"),
         (("transformer", "stability", "--from_pretrained", "gone"), CheckpointError, "gone: no such"),
-        (("transformer", "stability", "--patience", "2", "--eval_freq", "0"), ConfigError, "need validation"),
+        (("transformer", "stability", "--patience", "2", "--eval_freq", "0"), ConfigError, "without validation"),
     ],
 )
 def test_impossible_training_options_are_refused(

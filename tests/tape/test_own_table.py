@@ -166,7 +166,27 @@ def test_values_are_standardized_by_the_proteins_that_are_drawn(
     assert summary["runs"][1]["metrics"]["test"]["mae"] == pytest.approx(metrics["mae"])
     with pytest.raises(DataError, match="column 'Tm' is .* for all training proteins: nothing to learn"):
         finetune("my.csv", max_train_samples=1)
-    finetune("my.csv", max_train_samples=1, standardize=False)
+    with pytest.raises(DataError, match="for all training proteins: nothing to learn"):
+        finetune("my.csv", max_train_samples=1, standardize=False)
+
+
+def test_a_loss_in_units_of_each_draw_has_no_mean(table: Path, frame: pandas.DataFrame) -> None:
+    words = ["onehot", "--data", str(table), "--target", "Tm", *WORDS, "--seeds", "2", "--max_train_samples", "8"]
+    run = run_train([*words, "--exp_name", "own_units"])
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert "loss" in summary["runs"][0]["metrics"]["valid"]
+    assert "loss" not in summary["summary"]["valid"]
+    assert "mae" in summary["summary"]["valid"] or "spearmanr" in summary["summary"]["valid"]
+    run = run_train([*words, "--no-standardize", "--exp_name", "same_units"])
+    assert "loss" in json.loads((run / "summary.json").read_text(encoding="utf-8"))["summary"]["valid"]
+
+
+def test_classes_that_no_drawn_protein_has_are_named(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["onehot", "--data", str(table), "--target", "place", *WORDS[:-1], "INFO"]
+    run_train([*words, "--exp_name", "every"])
+    assert "classes without a training protein" not in capsys.readouterr().err
+    run_train([*words, "--exp_name", "one", "--max_train_samples", "1"])
+    assert "classes without a training protein, which can't be learned: " in capsys.readouterr().err
 
 
 def test_a_resumed_run_keeps_the_scale_of_its_proteins(

@@ -89,6 +89,18 @@ def test_evaluations_follow_the_search_for_relatives(tmp_path: Path, toy: Scale)
     assert not any("leakage" in name for name in steps["evaluate_secondary_structure_random_42_test"].after)
 
 
+def test_evaluations_follow_the_groups_of_their_split(tmp_path: Path, toy: Scale) -> None:
+    scale = replace(toy, groups={"stability": "clusters"})
+    steps = {step.name: step for step in reproduce.plan(scale, SAMPLE, tmp_path, jobs=1)}
+    groups = steps["groups_stability_test"]
+    assert groups.makes == (tmp_path / "data" / "stability" / "groups_test.tsv",)
+    assert (groups.stage, groups.after) == ("prepare", ("prepare_stability",))
+    assert command_line(groups).endswith(f"--task stability --split test --data_dir {tmp_path}/data --method clusters")
+    assert groups.name in steps["evaluate_stability_random_42_test"].after
+    assert [name for name in steps if name.startswith("groups_")] == [groups.name]
+    assert not any("groups" in name for name in steps["evaluate_secondary_structure_random_42_test"].after)
+
+
 def test_a_measured_number_of_iterations_is_read_from_its_file(tmp_path: Path, toy: Scale) -> None:
     words = toy.pretrain
     place = words.index("--train-iters")

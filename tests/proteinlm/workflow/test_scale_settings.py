@@ -190,6 +190,23 @@ tasks = ["stability", "remote_homology"]
     assert read(tmp_path, f'{extends}[run]\ntasks = ["stability"]\n').leakage_tasks == ("stability",)
     assert read(tmp_path, f'{extends}[run]\ntasks = ["fluorescence"]\n').leakage_tasks == ()
     assert read(tmp_path, f"{extends}[leakage]\ntasks = []\n").leakage_tasks == ()
+
+
+def test_tasks_have_groups_by_a_method(tmp_path: Path) -> None:
+    run = '[run]\ntasks = ["stability", "fluorescence"]\n'
+    assert read(tmp_path, COMPLETE + run).groups == {}
+    groups = '[groups]\nstability = "variants"\nfluorescence = "clusters"\n'
+    assert read(tmp_path, f"{COMPLETE}{run}{groups}").groups == {"stability": "variants", "fluorescence": "clusters"}
+    (tmp_path / "base.toml").write_text(f"{COMPLETE}{run}{groups}")
+    extends = 'extends = "base.toml"\n'
+    assert read(tmp_path, f'{extends}[run]\ntasks = ["stability"]\n').groups == {"stability": "variants"}
+    assert read(tmp_path, f"{extends}[groups]\nstability = false\n").groups == {"fluorescence": "clusters"}
+    with pytest.raises(ConfigError, match=r"groups\.stability is 'families'; allowed: clusters, variants, or false"):
+        read(tmp_path, f'{COMPLETE}{run}[groups]\nstability = "families"\n')
+    with pytest.raises(ConfigError, match=r"groups\.remote_homology is not known; allowed: stability, fluorescence"):
+        read(tmp_path, f'{COMPLETE}{run}[groups]\nremote_homology = "clusters"\n')
+    with pytest.raises(ConfigError, match=r"evaluate\.groups"):
+        read(tmp_path, f'{COMPLETE}{run}[evaluate]\ngroups = "groups.tsv"\n')
     scale = read(
         tmp_path,
         f'{extends}[pretrain]\nlr-decay-style = "cosine"\nlr-wsd-decay-iters = false\n'

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tape.cli.groups import run_groups
 from tape.errors import ConfigError, DataError
 from tape.evaluation.group_resampling import with_groups
 from tape.evaluation.groups import read_groups
@@ -31,7 +32,7 @@ def write(tmp_path: Path, text: str, name: str = "groups.tsv") -> Path:
 def test_groups_are_numbered_in_the_order_of_the_proteins(tmp_path: Path) -> None:
     table = "id,group,note\np1,b,x\np2,a,\np3,b,x\n"
     groups = read_groups(write(tmp_path, table, "groups.csv"))
-    assert groups.numbers(["p2", "p3", "p1"]).tolist() == [0, 1, 1]
+    assert groups.numbers(["p2", "p3", "p1"], "test").tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_groups_are_numbered_in_the_order_of_the_proteins(tmp_path: Path) -> Non
         ("id\tfamily\np1\ta\n", r"groups\.tsv, .*: no column group; it has id, family"),
         ("id\tgroup\np1\t\n", r"groups\.tsv, .*: no group; give each protein one"),
         ("group\na\n", r"groups\.tsv, .*: no id; the table needs the columns id and group"),
-        ("id\tgroup\np1\ta\np1\tb\n", r"groups\.tsv, .*: the id 'p1' is in the table twice"),
+        ("id\tgroup\np1\ta\np1\tb\n", r"groups\.tsv, .*: the id 'p1' is in the table twice, with different groups"),
     ],
 )
 def test_other_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -52,11 +53,11 @@ def test_other_tables_are_refused(tmp_path: Path, text: str, message: str) -> No
 def test_proteins_without_a_group_and_a_single_group_are_refused(tmp_path: Path) -> None:
     groups = read_groups(write(tmp_path, "id\tgroup\np1\ta\np2\ta\np3\tb\n"))
     with pytest.raises(
-        DataError, match=r"no group for 2 of 3 evaluated proteins \(x, y\); it has ids such as p1, p2, p3"
+        DataError, match=r"no group for 2 of 3 proteins of test \(x, y\); it has ids such as p1, p2, p3"
     ):
-        groups.numbers(["p1", "x", "y"])
-    with pytest.raises(DataError, match=r"all evaluated proteins are in the group 'a'; two are needed"):
-        groups.numbers(["p1", "p2"])
+        groups.numbers(["p1", "x", "y"], "test")
+    with pytest.raises(DataError, match=r"all proteins of test are in the group 'a'; two are needed"):
+        groups.numbers(["p1", "p2"], "test")
 
 
 @pytest.fixture
@@ -68,6 +69,39 @@ def data(small_data: Path, tmp_path: Path) -> Path:
 
 def load(data: Path, split: str = "test") -> Any:
     return registry.get_task_spec("stability").dataset_class(data, split)
+
+
+def test_numbers_of_records_are_those_of_one_split(tmp_path: Path) -> None:
+    groups = read_groups(write(tmp_path, "id\tgroup\n" + "".join(f"{n}\t{n % 2}\n" for n in range(5))))
+    assert groups.numbers(list("01234"), "test").tolist() == [0, 1, 0, 1, 0]
+    assert groups.numbers(list("4321"), "test").tolist() == [0, 1, 0, 1]  # ids, not numbers of records
+    with pytest.raises(DataError, match=r"has 5 proteins, and valid 4, whose ids are only the numbers of records"):
+        groups.numbers(list("0123"), "valid")
+
+
+@pytest.mark.parametrize("value", ["NaN", "1.5", "true", "[1]", "null", '" "'])
+def test_groups_are_text_or_whole_numbers(tmp_path: Path, value: str) -> None:
+    file = write(tmp_path, f'{{"id": "a", "group": {value}}}\n', "groups.jsonl")
+    with pytest.raises(DataError, match=r"must be text or a whole number|no group; give each protein one"):
+        read_groups(file)
+
+
+def test_blanks_around_groups_do_not_count(tmp_path: Path) -> None:
+    groups = read_groups(write(tmp_path, '{"id": "a", "group": "7 "}\n{"id": "b", "group": 7}\n', "groups.jsonl"))
+    assert groups.of == {"a": "7", "b": "7"}
+
+
+def test_a_table_of_other_sequences_is_refused(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = run_groups(["--task", "stability", "--data_dir", str(data)])
+    assert file is not None
+    assert with_groups(Bootstrap(), load(data), "test", file)[1] is not None
+    lines = file.read_text().splitlines()
+    lines[2] = lines[2].rpartition("\t")[0] + "\t0123456789abcdef"
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"another sequence than that of .*stability_test\.lmdb, record 1.*: the table"):
+        with_groups(Bootstrap(), load(data), "test", file)
+    assert with_groups(Bootstrap(), load(data), "test", None)[1] is None
+    assert "another sequence than that of" in caplog.text
 
 
 def write_table(dataset: Any, file: Path, groups: str) -> Path:
@@ -95,7 +129,7 @@ def test_a_table_that_was_given_must_be_of_use_and_one_that_was_found_is_announc
 ) -> None:
     file = data / "stability" / "groups_test.tsv"
     file.write_text("id\tgroup\nother\ta\n")
-    with pytest.raises(DataError, match=r"no group for 5 of 5 evaluated proteins"):
+    with pytest.raises(DataError, match=r"no group for 5 of 5 proteins of split test"):
         with_groups(Bootstrap(), load(data), "test", file)
     with pytest.raises(ConfigError, match=r"groups_test\.tsv: groups are resampled for intervals, of which --boot"):
         with_groups(None, load(data), "test", file)

@@ -55,6 +55,20 @@ def test_the_best_epoch_is_that_of_the_chosen_metric(train: Train) -> None:
     assert saved == {epoch for epoch in found if found[epoch] > max((found[e] for e in range(epoch)), default=-2.0)}
 
 
+def test_a_metric_that_is_never_defined_is_announced_and_stops_nothing(
+    train: Train, write_split: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    records = [{"primary": "ACDEFGHIK"[: 4 + n], "stability_score": [0.5 * n]} for n in range(5)]
+    write_split("stability", "train", records)
+    data = write_split("stability", "valid", [{**record, "stability_score": [1.0]} for record in records])
+    options = ("--metric_for_best_model", "spearmanr", "--patience", 1, "--num_train_epochs", 3, "--log_level", 20)
+    run = train("onehot", "stability", *options, data=data)
+    assert len(read_history(run)) == 3
+    assert "early stopping" not in caplog.text
+    assert "--metric_for_best_model spearmanr: undefined in every validation, so that no epoch is" in caplog.text
+    assert not (run / "best.json").exists()
+
+
 def test_a_metric_of_another_task_is_refused_before_anything_is_written(train: Train, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--metric_for_best_model accuracy: for this task, .* loss, spearmanr"):
         train("onehot", "stability", "--metric_for_best_model", "accuracy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from tape.finetuning.config import FinetuneDataConfig
 from tape.finetuning.data import data_digests, load_training_data
 from tape.finetuning.run_directory import read_history
 from tape.main import run_eval, run_train
+from tape.models.model_directory import directory_provenance
 from tape.registry import registry
 
 Train = Callable[..., Path]
+EPOCHS = ("--num_train_epochs", "2")
 
 
 @pytest.fixture
@@ -90,6 +93,46 @@ def test_a_resumed_run_keeps_its_proteins(train: Train, data: Path, caplog: pyte
     assert "--max_train_samples 6: drawn from 40 training proteins with seed 42" in caplog.text
 
 
+def training_of(run: Path, epoch: int) -> dict[str, int] | None:
+    found: dict[str, int] | None = directory_provenance(run / str(epoch))["training"]
+    return found
+
+
+def test_the_number_of_proteins_is_that_of_all_that_the_weights_were_trained_on(train: Train, data: Path) -> None:
+    few = ("--num_train_epochs", 1, "--max_train_samples", 6)
+    first = train("transformer", "stability", *few, "--exp_name", "first", data=data)
+    assert training_of(first, 0) == {"proteins": 6, "available": 40}
+    run_train(["transformer", "stability", "--from_pretrained", str(first), "--resume_from_checkpoint", *EPOCHS])
+    assert training_of(first, 1) == {"proteins": 6, "available": 40}
+    onward = ("--from_pretrained", first, "--num_train_epochs", 1)
+    second = train("transformer", "stability", *onward, "--max_train_samples", 5, "--exp_name", "second", data=data)
+    assert training_of(second, 0) is None
+    third = train("transformer", "stability", *onward, "--exp_name", "third", data=data)
+    assert training_of(third, 0) == {"proteins": 40, "available": 40}
+
+
+def test_a_run_that_did_not_record_its_proteins_has_no_number(train: Train, data: Path) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 1, data=data)
+    file = run / "0" / "provenance.json"
+    content = json.loads(file.read_text())
+    del content["data_sha256"]["train_samples"], content["training"]  # as of earlier versions
+    file.write_text(json.dumps(content))
+    (run / "0" / "SHA256SUMS").unlink()
+    resume = ["transformer", "stability", "--from_pretrained", str(run), "--resume_from_checkpoint", *EPOCHS]
+    run_train([*resume, "--max_train_samples", "6"])
+    assert training_of(run, 1) is None
+
+
+def test_a_resume_that_trains_nothing_changes_no_options(train: Train, data: Path) -> None:
+    run = train("transformer", "stability", "--num_train_epochs", 2, "--max_train_samples", 6, data=data)
+    before = (run / "args.json").read_bytes()
+    resume = ["transformer", "stability", "--from_pretrained", str(run), "--resume_from_checkpoint", *EPOCHS]
+    run_train([*resume, "--max_train_samples", "5", "--allow_other_samples"])
+    assert (run / "args.json").read_bytes() == before
+    run_train([*resume[:-1], "3"])
+    assert training_of(run, 2) == {"proteins": 6, "available": 40}
+
+
 @pytest.mark.parametrize(
     ("started", "resumed"),
     [
@@ -106,7 +149,9 @@ def test_a_run_of_all_or_of_short_proteins_is_not_resumed_with_others(
     resume += ["--num_train_epochs", "2", "--log_level", "20", *resumed]
     with pytest.raises(ConfigError, match="trained with other data: it had other proteins of train"):
         run_train(resume)
+    assert training_of(run, 0) is not None
     run_train([*resume, "--allow_other_samples"])
+    assert training_of(run, 1) is None  # the weights are those of both
     assert "from here on, the data differ from those before: it had other proteins of train" in caplog.text
     assert "from None" not in caplog.text
 

@@ -367,8 +367,14 @@ def test_running_out_of_memory_in_the_backward_pass_is_explained(batch_size: int
         ({"batch_size": 0}, "--batch_size"),
         ({"save_freq": "sometimes"}, "'improvement', not 'sometimes'"),
         ({"save_freq": 0}, "--save_freq"),
-        ({"save_freq": "improvement", "eval_freq": 0}, "need validation"),
-        ({"patience": 3, "eval_freq": -1}, "need validation"),
+        (
+            {"save_freq": "improvement", "eval_freq": 0},
+            "validation, --save_freq improvement can have no effect",
+        ),
+        ({"patience": 3, "eval_freq": -1}, "without validation, --patience can have no effect"),
+        ({"metric_for_best_model": "accuracy", "eval_freq": 0}, "--metric_for_best_model accuracy can have no effect"),
+        ({"patience": 1, "eval_freq": 3, "num_train_epochs": 2}, "at most the number of epochs, 2"),
+        ({"seed": 2**63}, "--seed must not be negative or above 9223372036854775807"),
         ({"batch_size": 2, "gradient_accumulation_steps": 3}, "can't be divided"),
     ],
 )

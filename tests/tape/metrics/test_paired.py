@@ -152,3 +152,11 @@ def test_groups_in_which_a_metric_is_undefined_do_not_count() -> None:
         one, other = (next(d for d in found if d.name == name) for found in (here, there))
         assert (one.first, one.second) == pytest.approx((other.first, other.second))
         assert one.interval is not None
+        assert (one.groups, other.groups) == (5, 5)
+    single = np.minimum(np.arange(groups.size), 5)  # a large group, and proteins alone, which have no correlation
+    found = differences_within_groups([rows[0]], [rows[1]], VALUES, Bootstrap(50, groups=single))
+    rho, mse = (next(d for d in found if d.name == name) for name in ("spearmanr", "mse"))
+    assert (rho.groups, rho.interval) == (1, None)
+    assert math.isfinite(rho.value)
+    assert mse.groups == 6
+    assert mse.interval is not None

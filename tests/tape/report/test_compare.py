@@ -76,10 +76,10 @@ def test_groups_of_proteins_are_resampled_and_averaged(tmp_path: Path, capsys: p
     lines = capsys.readouterr().out.splitlines()
     overall, within = ([cell.strip() for cell in line.strip("|").split("|")][3:] for line in lines[4:6])
     assert overall == ["3-class accuracy", "0.600", "0.500", "+0.100", "[-0.100, +0.300]"]
-    assert within == ["3-class accuracy, mean within groups", *overall[1:]]
+    assert within == ["3-class accuracy, mean within groups (2 of 2)", *overall[1:]]
     assert lines[-1] == f"secondary_structure, cb513: intervals over 2 groups of {groups}"
     groups.write_text("id,group\np0,a\n")
-    with pytest.raises(DataError, match=r"groups\.csv: no group for 11 of 12 evaluated proteins"):
+    with pytest.raises(DataError, match=r"groups\.csv: no group for 11 of 12 proteins of secondary_structure cb513"):
         compare.main([*runs, "--groups", str(groups)])
 
 

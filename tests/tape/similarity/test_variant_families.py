@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.variant_families import find_families, main
-from tape.errors import ConfigError, DataError
-from tape.evaluation.groups import read_groups
-from tape.io.lmdb_store import write_lmdb
+from tape.errors import DataError
+from tape.similarity.variant_families import find_families
 
 RESIDUES = 20
 
@@ -49,12 +46,14 @@ def test_the_order_of_the_proteins_does_not_matter() -> None:
     assert [family.wild_type.tolist() for family in found.families] == [one.tolist(), other.tolist()]
 
 
-def test_variants_with_deletions_are_left_out() -> None:
+def test_variants_with_deletions_are_apart_in_their_family() -> None:
     wild_type = protein(1, 100)
     deleted = [np.delete(variant, 30) for variant in variants(wild_type, 20, 2, seed=1)]
     found = find_families([*variants(wild_type, 50, 5), *deleted], "set")
     assert [len(family.members) for family in found.families] == [50]
     assert (found.shifted, found.single) == (20, 0)
+    assert found.families[0].shifted.tolist() == list(range(50, 70))
+    assert found.numbers(70).tolist() == [1] * 70
 
 
 def test_a_protein_of_another_length_is_a_family_of_its_own() -> None:
@@ -65,6 +64,7 @@ def test_a_protein_of_another_length_is_a_family_of_its_own() -> None:
 def test_families_of_few_variants_are_left_out() -> None:
     found = find_families([*variants(protein(1, 60), 20, 3), *variants(protein(2, 60), 9, 3)], "set")
     assert ([len(family.members) for family in found.families], found.single) == ([20], 9)
+    assert found.numbers(29).tolist() == [1] * 20 + [2] * 9
 
 
 def test_unrelated_proteins_are_refused() -> None:
@@ -72,26 +72,3 @@ def test_unrelated_proteins_are_refused() -> None:
         find_families([protein(seed, 40) for seed in range(20)], "set")
     with pytest.raises(DataError, match="set: more than 1000 families, so not a set of variants of few proteins"):
         find_families([protein(seed, 40) for seed in range(1100)], "set")
-
-
-def test_the_table_of_families_is_that_of_tape_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    letters = "ACDEFGHIKLMNPQRSTVWY"
-    one, other = protein(1, 60), protein(2, 60)
-    made = [*variants(other, 20, 3), *variants(one, 30, 6), protein(3, 60)]
-    rows = [
-        {"id": f"v{index}", "primary": "".join(letters[number] for number in own), "stability_score": [1.0 * index]}
-        for index, own in enumerate(made)
-    ]
-    (tmp_path / "stability").mkdir()
-    write_lmdb(tmp_path / "stability" / "stability_test.lmdb", rows)
-    out = tmp_path / "families.tsv"
-    main([str(tmp_path), "stability", "--out", str(out)])
-    assert capsys.readouterr().out == f"2 families of 20 to 30 proteins, and 1 in none: {out}\n"
-    groups = read_groups(out)
-    assert list(groups.of.values()) == [*["2"] * 20, *["1"] * 30, "3"]
-    substitutions = [int(line.split("\t")[2]) for line in out.read_text().splitlines()[1:]]
-    assert substitutions[:20] == [int((own != other).sum()) for own in made[:20]]
-    with pytest.raises(ConfigError, match="give a name that ends in .tsv"):
-        main([str(tmp_path), "stability", "--out", str(tmp_path / "families.txt")])
-    with pytest.raises(ConfigError, match="remote_homology has no value per protein"):
-        main([str(tmp_path), "remote_homology", "--out", str(out)])
