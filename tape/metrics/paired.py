@@ -89,9 +89,9 @@ def differences_within_groups(
 ) -> list[Difference]:
     """The differences of metrics that are computed within each group and averaged over the groups.
 
-    A metric over all proteins also depends on differences between groups, such as those of designs in stability. Groups
-    in which a metric is undefined for a model do not count, and one group alone has no interval. Arguments, order and
-    errors are those of :func:`paired_differences`; without groups there is no difference.
+    A metric over all proteins also depends on differences between groups, such as the proteins whose variants stability
+    has. Groups in which a metric is undefined for a model do not count, and one group alone has no interval. Arguments,
+    order and errors are those of :func:`paired_differences`; without groups there is no difference.
     """
     if bootstrap.groups is None:
         return []
