@@ -99,7 +99,7 @@ def create_groups_parser() -> ArgumentParser:
         default="clusters",
         help="clusters of related proteins, by MMseqs2 if it is installed, otherwise by shared 4-mers (the default), or"
         " families of variants of equal length, by substitutions from their wild types, which need not be in the set"
-        " (variants), as for stability",
+        " (variants), as for stability; proteins that differ in at most 15 positions, or a quarter, are in one of them",
     )
     identities = ", ".join(f"{identity:g} of {name}" for name, identity in DEFAULT_IDENTITY.items())
     group.add_argument(

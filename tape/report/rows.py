@@ -436,13 +436,16 @@ def described_by(group: Sequence[Evaluated]) -> EvaluationRecord:
 
 
 def csv_table(rows: Sequence[ReportRow]) -> str:
-    """The table as CSV with full precision, and each value's interval, or standard deviation and number of seeds."""
+    """The table as CSV with full precision, and each value's interval, or standard deviation and number of seeds, and
+    the training proteins of models that were trained on a part of them."""
     columns = columns_of(rows)
     averaged = [c for c in columns if any(isinstance(row.values.get(c), SeedMean) for row in rows)]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     ends = [f"{column} {end}" for column in columns for end in ("low", "high")]
     ends += [f"{column} {name}" for column in averaged for name in ("std", "seeds")]
+    sampled = [column for column in columns if any(column in row.train_samples for row in rows)]
+    ends += [f"{column} trained on" for column in sampled]
     writer.writerow(["task", "data", "simulated", "split", "proteins", "metric", *columns, *ends])
     for row in rows:
         found = [row.values.get(column) for column in columns]
@@ -450,7 +453,8 @@ def csv_table(rows: Sequence[ReportRow]) -> str:
         intervals = [(metric.interval if metric else None) or (None, None) for metric in found]
         place = [row.task, row.data, row.simulated, row.split, row.proteins, row.metric]
         spreads = [entry for column in averaged for entry in _spread_entries(row.values.get(column))]
-        writer.writerow([*place, *values, *(end for interval in intervals for end in interval), *spreads])
+        parts = [row.train_samples.get(column) for column in sampled]
+        writer.writerow([*place, *values, *(end for interval in intervals for end in interval), *spreads, *parts])
     return stream.getvalue()
 
 

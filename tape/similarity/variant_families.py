@@ -1,7 +1,9 @@
 """Families of variants in a set without wild types, such as TAPE's test set of stability.
 
 The variants of one protein have the same length and few substitutions, so that the most frequent residue at each
-position is the wild type's. A protein of other variants is not near, which a set of unrelated proteins shows.
+position is the wild type's. A protein of other variants is not near, which a set of unrelated proteins shows. Wild types
+that differ from each other in no more positions than a variant may from its own (:data:`MOST_SUBSTITUTIONS`, or a
+quarter of the residues) are not told apart: their variants are one family.
 """
 
 from __future__ import annotations

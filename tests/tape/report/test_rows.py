@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -59,6 +61,9 @@ def test_models_trained_on_a_part_of_the_proteins_are_named_below_the_table(tmp_
     note = "; ".join(reversed(note.split("; ")))  # in the order of the table
     expected = f"Trained on a part of the training proteins: {note}."
     assert report_rows.markdown_table(rows_of(root)).endswith(f"\n\n{expected}\n")
+    (header, *lines) = csv.reader(io.StringIO(report_rows.csv_table(rows_of(root))))
+    assert [line[header.index("pretrained trained on")] for line in lines] == ["5,361 of 53,614 proteins"] * 2
+    assert "random trained on" not in header
     report.main([str(root), "--out", str(tmp_path / "report")])
     assert expected in (tmp_path / "report" / "report.html").read_text()
     for file in root.glob("*_pretrained/*/eval_test.json"):
