@@ -1,8 +1,8 @@
 """Families of variants in a set without wild types, such as TAPE's test set of stability.
 
 The variants of one protein have the same length and few substitutions, so that the most frequent residue at each
-position is the wild type's. A protein of other variants is not near, which a set of unrelated proteins shows. Wild types
-that differ from each other in no more positions than a variant may from its own (:data:`MOST_SUBSTITUTIONS`, or a
+position is the wild type's. A protein of other variants is not near, which a set of unrelated proteins shows. Two wild
+types that differ from each other in no more positions than a variant may from its own (:data:`MOST_SUBSTITUTIONS`, or a
 quarter of the residues) are not told apart: their variants are one family.
 """
 
