@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -159,6 +160,8 @@ class StepRunner:
             if follows or name in todo:
                 stale.add(name)
                 self._kept.invalidate(name, keep_start=not follows)
+            if follows and name not in todo:  # of a stage that was not chosen
+                self._set_aside_outdated(name)
         skipped = len(wanted) - len(todo)
         if skipped:
             print(f"{skipped} of {len(wanted)} steps are up to date (stamps in {self.records})", flush=True)
@@ -262,6 +265,9 @@ class StepRunner:
                             print(_finished(step, seconds, todo, time.monotonic() - start), flush=True)
             except BaseException:
                 self._terminate_all()
+                with suppress(ConfigError):  # that is no reason of the end
+                    for name in waiting:
+                        self._set_aside_outdated(name)
                 raise
 
     # --- time limits ------------------------------------------------------------------------------------------------
@@ -281,9 +287,12 @@ class StepRunner:
             else:
                 continue
             del waiting[name]
-            # results of earlier settings, which a report would read
-            if name not in self._resumed and self._kept.set_aside(name):
-                print(f"{name}: its results of earlier settings are set aside in {self._kept.directory}", flush=True)
+            self._set_aside_outdated(name)
+
+    def _set_aside_outdated(self, name: str) -> None:
+        """Move results of earlier settings, which a report or a user would read, out of the way of a step to run."""
+        if name not in self._resumed and self._kept.set_aside(name):
+            print(f"{name}: its results of earlier settings are set aside in {self._kept.directory}", flush=True)
 
     def _end_stage(self, stage: str, running: Sequence[Step]) -> None:
         self._ended_stages.add(stage)

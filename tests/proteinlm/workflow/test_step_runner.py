@@ -333,6 +333,32 @@ def test_steps_after_one_that_ran_again_stay_outdated_if_the_run_is_interrupted(
     assert "two" in StepRunner(steps, records, tmp_path).run()
 
 
+def test_results_that_a_stopped_run_would_have_replaced_are_set_aside(tmp_path, capsys):
+    (tmp_path / "source").touch()
+    steps, records = make_chain(tmp_path), tmp_path / "steps"
+    StepRunner(steps, records, tmp_path).run()
+    changed = dataclasses.replace(steps[0], command=("false",))
+    with pytest.raises(StepError, match="this command failed"):
+        StepRunner([changed, *steps[1:]], records, tmp_path).run()
+    assert not (tmp_path / "second").exists()
+    assert f"two: its results of earlier settings are set aside in {records}" in capsys.readouterr().out
+    assert (tmp_path / "third").exists()  # it does not depend on the first
+    assert sorted(StepRunner(steps, records, tmp_path).run()) == ["one", "two"]
+    assert not (records / "set_aside" / "two").exists()
+
+
+def test_results_of_stages_that_were_not_chosen_are_set_aside_if_what_they_were_made_from_is_replaced(tmp_path):
+    (tmp_path / "source").touch()
+    steps = [dataclasses.replace(step, stage=step.name) for step in make_chain(tmp_path)]
+    records = tmp_path / "steps"
+    StepRunner(steps, records, tmp_path).run()
+    changed = [dataclasses.replace(steps[0], command=write(tmp_path / "first", "y")), *steps[1:]]
+    assert list(StepRunner(changed, records, tmp_path).run(["one"])) == ["one"]
+    assert not (tmp_path / "second").exists()
+    assert (tmp_path / "third").exists()
+    assert list(StepRunner(changed, records, tmp_path).run()) == ["two"]
+
+
 def test_chosen_stages_run_with_the_steps_that_they_depend_on(tmp_path):
     (tmp_path / "source").touch()
     steps = [dataclasses.replace(step, stage=step.name) for step in make_chain(tmp_path)]
