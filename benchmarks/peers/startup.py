@@ -28,6 +28,7 @@ _FUNCTIONS = {
     "tape-report": "tape.commands:report_command",
     "tape-compare": "tape.commands:compare_command",
     "tape-leakage": "tape.commands:leakage_command",
+    "tape-groups": "tape.commands:groups_command",
     "tape-train-distributed": "tape.commands:train_distributed_command",
 }
 _SCRIPTS = (

@@ -257,7 +257,7 @@ def with_model(tmp_path: Path, model: str, base: str = "toy") -> Scale:
 def test_a_model_of_the_users_is_finetuned_instead_of_a_pretrained_one(tmp_path: Path) -> None:
     steps = reproduce.plan(with_model(tmp_path, "proteinlm-mini", "cpu"), SAMPLE, tmp_path / "out", jobs=1)
     assert {step.stage for step in steps} == {"prepare", "leakage", "finetune", "evaluate", "report"}
-    assert [step.name for step in steps if step.stage == "prepare"] == ["prepare_stability"]
+    assert [step.name for step in steps if step.stage == "prepare"] == ["prepare_stability", "groups_stability_test"]
     model = bundled_model("proteinlm-mini")
     found = {step.name: step for step in steps}
     for variant, words in (

@@ -64,7 +64,7 @@ def test_classes_without_a_training_protein_are_announced(tmp_path: Path) -> Non
     classes, splits = ["a", "b"] * 9 + ["a", "x"], ["train"] * 15 + ["valid"] * 5
     lines = [f"{row},{name},{split}" for row, name, split in zip(rows(), classes, splits, strict=True)]
     table = table_for_training(TableOptions(write_table(tmp_path, lines, "id,sequence,Tm,kind,split"), "kind"))
-    assert table.notices[-1] == "classes without a training protein, which can't be learned: x"
+    assert table.training_notices == ("classes without a training protein, which can't be learned: x",)
 
 
 @pytest.mark.parametrize(
