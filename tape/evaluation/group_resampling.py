@@ -88,7 +88,7 @@ def _check_sequences(groups: Groups, dataset: Any, identifiers: Sequence[str], s
     source = dataset.data
     for place, name in enumerate(identifiers):
         record = source[place]
-        if groups.digests[name] != sequence_digest(sequence_of(source, place, record)[0]):
+        if groups.digests.get(name) != sequence_digest(sequence_of(source, place, record)[0]):
             raise DataError(
                 f"{groups.path}: another sequence than that of {source.where(place, record)}: the table was made for"
                 f" other proteins than those of split {split}; make it again with tape-groups"

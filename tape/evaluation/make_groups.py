@@ -39,15 +39,17 @@ def make_groups(config: GroupsConfig) -> Path:
     else:
         proteins, title, output = _proteins_of_split(config)
     numbers, described = _numbers(config, proteins, title)
-    groups: dict[str, int] = {}
+    rows: dict[str, str] = {}
     for protein, number in zip(proteins, numbers.tolist(), strict=True):
-        if groups.setdefault(protein.identifier, number) != number:
-            raise DataError(f"{title}: the id {quoted(protein.identifier)} is that of proteins of several groups")
-    if len(set(groups.values())) < 2:
+        row = f"{protein.identifier}\t{number}\t{sequence_digest(protein.residues)}\n"
+        if rows.setdefault(protein.identifier, row) != row:
+            raise DataError(
+                f"{title}: the id {quoted(protein.identifier)} is that of several proteins, which a table of groups"
+                " can't tell apart; give each an id of its own"
+            )
+    if len(np.unique(numbers)) < 2:
         raise DataError(f"{title}: all {len(proteins):,} proteins are in one group, over which there is no interval")
-    digests = {protein.identifier: sequence_digest(protein.residues) for protein in proteins}
-    rows = (f"{name}\t{number}\t{digests[name]}\n" for name, number in groups.items())
-    write_text(output, f"id\t{GROUP_COLUMN}\t{DIGEST_COLUMN}\n{''.join(rows)}")
+    write_text(output, f"id\t{GROUP_COLUMN}\t{DIGEST_COLUMN}\n{''.join(rows.values())}")
     sizes = np.unique(numbers, return_counts=True)[1]
     logger.info(
         "%s: %d proteins in %d groups of %d to %d (%s); wrote %s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -102,6 +103,11 @@ def test_a_table_of_other_sequences_is_refused(data: Path, caplog: pytest.LogCap
         with_groups(Bootstrap(), load(data), "test", file)
     assert with_groups(Bootstrap(), load(data), "test", None)[1] is None
     assert "another sequence than that of" in caplog.text
+    some = [json.dumps({"id": f"p{n}", "group": n, **({"sequence_sha256": "ab"} if n else {})}) for n in range(5)]
+    names = load(data).build_index().identifiers
+    some = [line.replace(f'"p{n}"', json.dumps(name)) for n, (line, name) in enumerate(zip(some, names, strict=True))]
+    with pytest.raises(DataError, match="another sequence than that of"):  # one without a digest is no other
+        with_groups(Bootstrap(), load(data), "test", write(data, "\n".join(some), "some.jsonl"))
 
 
 def write_table(dataset: Any, file: Path, groups: str) -> Path:

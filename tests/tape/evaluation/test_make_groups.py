@@ -130,7 +130,7 @@ def test_an_id_of_proteins_of_several_groups_is_refused(tmp_path: Path) -> None:
     rows = [{"id": f"p{n % 5}", "primary": protein(n), "stability_score": [0.0]} for n in range(6)]
     (tmp_path / "stability").mkdir()
     write_lmdb(tmp_path / "stability" / "stability_test.lmdb", rows)
-    with pytest.raises(DataError, match="stability test: the id 'p0' is that of proteins of several groups"):
+    with pytest.raises(DataError, match="stability test: the id 'p0' is that of several proteins"):
         run_groups(["--task", "stability", "--data_dir", str(tmp_path)])
     rows = [{"id": f"p{n % 5}", "primary": protein(n % 5), "stability_score": [0.0]} for n in range(6)]
     write_lmdb(tmp_path / "stability" / "stability_test.lmdb", rows, overwrite=True)
