@@ -54,7 +54,9 @@ _PLANNED = {
         *("from_pretrained", "model_config_file", "force_save", "freeze", "seed", "seeds", "eval_splits"),
     },
     "leakage": {"task", "split", "data_dir", "against", "corpus", "output"},
-    "evaluate": {"data_dir", "data", "labels", "split", "output_dir", "predict", "predict_out", *("leakage", "groups")},
+    "evaluate": {
+        *("data_dir", "data", "labels", "split", "output_dir", "predict", "predict_out", "leakage", "groups"),
+    },
 }
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from tape.errors import ConfigError, print_notice
 from tape.evaluation.groups_config import METHODS, GroupsConfig
-from tape.registry import registry
 from tape.runtime.cpu import usable_cores
-from tape.runtime.launch import read_launch
-from tape.runtime.process import log_to_terminal
 from tape.similarity.clusters import DEFAULT_IDENTITY
 
 from .options import Arguments, add_column_options, add_format, log_level, parse_given, record_options
 from .parser import ArgumentParser
+from .protein_files import add_test_proteins, check_options_of_task, in_first_process
 from .types import positive_int, unit_interval
 
 
@@ -27,31 +23,23 @@ def run_groups(arguments: Arguments = None) -> Path | None:
         ProteinLMError: options or files can't be used, or there are no groups.
     """
     config = groups_config(arguments)
-    if read_launch(os.environ).rank != 0:
-        print_notice("note: tape-groups runs in the first process only")
-        return None
-    from tape.evaluation.make_groups import make_groups
 
-    with log_to_terminal(config.log_level):
+    def make() -> Path:
+        from tape.evaluation.make_groups import make_groups
+
         return make_groups(config)
+
+    return in_first_process("tape-groups", config.log_level, make)
 
 
 def groups_config(arguments: Arguments = None) -> GroupsConfig:
     """Configuration of ``tape-groups``.
 
     Raises:
-        ConfigError: an option belongs to another that is missing.
+        ConfigError: an option belongs to another that is missing, or see :class:`GroupsConfig`.
     """
     options, given = parse_given(create_groups_parser(), arguments)
-    unused = [f"--{name}" for name in ("split", "data_dir") if name in given]
-    if options["task"] is None and unused:
-        raise ConfigError(f"{' and '.join(unused)}: only with --task, which is missing")
-    if options["identity"] is not None and options["method"] == "variants":
-        raise ConfigError("--identity is that of clusters; --method variants goes by substitutions")
-    if (options["test"] is None) == (options["task"] is None):
-        raise ConfigError("give a file of test proteins, or --task and --split, and not both")
-    if options["test"] is not None and options["output"] is None:
-        raise ConfigError("--output FILE is missing")
+    check_options_of_task(options, given)
     return GroupsConfig(
         test=options["test"],
         task=options["task"],
@@ -74,17 +62,7 @@ def create_groups_parser() -> ArgumentParser:
         " as a table; the intervals of tape-eval and tape-compare are then over groups, which are independent, instead"
         " of over proteins.",
     )
-    parser.add_argument(
-        "test", nargs="?", type=Path, metavar="TEST", help="test proteins: FASTA, .csv, .tsv, .json, .jsonl, .lmdb, ..."
-    )
-    parser.add_argument(
-        "--task",
-        choices=sorted(registry.task_name_mapping),
-        metavar="TASK",
-        help="instead of TEST: a split of this task",
-    )
-    parser.add_argument("--split", default="test", help="split of --task (default %(default)s)")
-    parser.add_argument("--data_dir", default="./data", help="directory with one folder per task (default %(default)s)")
+    add_test_proteins(parser, "instead of TEST: a split of this task")
     parser.add_argument(
         "--output",
         type=Path,

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from tape.errors import ConfigError, print_notice
 from tape.leakage.config import METHODS, LeakageConfig, SearchSettings
-from tape.registry import registry
 from tape.runtime.cpu import usable_cores
-from tape.runtime.launch import read_launch
-from tape.runtime.process import log_to_terminal
 
 from .options import (
     Arguments,
@@ -21,6 +16,7 @@ from .options import (
     record_options,
 )
 from .parser import ArgumentParser
+from .protein_files import add_test_proteins, check_options_of_task, in_first_process
 from .types import positive_float, positive_int, unit_interval
 
 
@@ -33,13 +29,13 @@ def run_leakage(arguments: Arguments = None) -> Path | None:
         ProteinLMError: options or files can't be used, or the search is not possible.
     """
     config = leakage_config(arguments)
-    if read_launch(os.environ).rank != 0:
-        print_notice("note: tape-leakage runs in the first process only")
-        return None
-    from tape.leakage.measure import measure_leakage
 
-    with log_to_terminal(config.log_level):
+    def measure() -> Path:
+        from tape.leakage.measure import measure_leakage
+
         return measure_leakage(config)
+
+    return in_first_process("tape-leakage", config.log_level, measure)
 
 
 def leakage_config(arguments: Arguments = None) -> LeakageConfig:
@@ -49,9 +45,7 @@ def leakage_config(arguments: Arguments = None) -> LeakageConfig:
         ConfigError: an option belongs to another that is missing.
     """
     options, given = parse_given(create_leakage_parser(), arguments)
-    unused = [f"--{name}" for name in ("split", "data_dir") if name in given]
-    if options["task"] is None and unused:
-        raise ConfigError(f"{' and '.join(unused)}: only with --task, which is missing")
+    check_options_of_task(options, given)
     defaults = SearchSettings()
     settings = SearchSettings(
         e_value=options["e_value"],
@@ -83,17 +77,7 @@ def create_leakage_parser() -> ArgumentParser:
         description="Write the highest sequence identity of each test protein to the data that a model was trained on;"
         " tape-eval then reports its metrics in bins of it.",
     )
-    parser.add_argument(
-        "test", nargs="?", type=Path, metavar="TEST", help="test proteins: FASTA, .csv, .tsv, .json, .jsonl, .lmdb, ..."
-    )
-    parser.add_argument(
-        "--task",
-        choices=sorted(registry.task_name_mapping),
-        metavar="TASK",
-        help="instead of TEST: compare a split of this task with its split train",
-    )
-    parser.add_argument("--split", default="test", help="split of --task (default %(default)s)")
-    parser.add_argument("--data_dir", default="./data", help="directory with one folder per task (default %(default)s)")
+    add_test_proteins(parser, "instead of TEST: compare a split of this task with its split train")
     parser.add_argument(
         "--against",
         "--corpus",

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tape.datasets.index import index_of, sequence_of
+from tape.datasets.index import index_of
 from tape.datasets.sources import file_of
 from tape.errors import ConfigError, DataError
 from tape.io.checksums import sha256_of
-from tape.leakage.proteins import sequence_digest
 from tape.metrics.bootstrap import Bootstrap
 
 from .groups import Groups, read_groups
+from .leakage import sequence_digests
 from .records import ResampledGroups
 
 logger = logging.getLogger(__name__)
@@ -86,10 +86,9 @@ def _check_sequences(groups: Groups, dataset: Any, identifiers: Sequence[str], s
         DataError: an id has another sequence there. Names both files.
     """
     source = dataset.data
-    for place, name in enumerate(identifiers):
-        record = source[place]
-        if groups.digests.get(name) != sequence_digest(sequence_of(source, place, record)[0]):
+    for place, (name, digest) in enumerate(zip(identifiers, sequence_digests(dataset), strict=True)):
+        if groups.digests.get(name) != digest:
             raise DataError(
-                f"{groups.path}: another sequence than that of {source.where(place, record)}: the table was made for"
-                f" other proteins than those of split {split}; make it again with tape-groups"
+                f"{groups.path}: another sequence than that of {source.where(place, source[place])}: the table was made"
+                f" for other proteins than those of split {split}; make it again with tape-groups"
             )

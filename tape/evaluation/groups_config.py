@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from tape.errors import ConfigError
 from tape.io.records import RecordOptions
 
 METHODS = ("clusters", "variants")
@@ -25,6 +26,9 @@ class GroupsConfig:
             :data:`tape.similarity.clusters.DEFAULT_IDENTITY`.
         threads: MMseqs2's ``--threads``.
         log_level: level of the terminal's log.
+
+    Raises:
+        ConfigError: an option is missing, or belongs to another method.
     """
 
     test: Path | None = None
@@ -37,3 +41,11 @@ class GroupsConfig:
     identity: float | None = None
     threads: int = 1
     log_level: int = logging.INFO
+
+    def __post_init__(self) -> None:
+        if self.identity is not None and self.method == "variants":
+            raise ConfigError("--identity is that of clusters; --method variants goes by substitutions")
+        if (self.test is None) == (self.task is None):
+            raise ConfigError("give a file of test proteins, or --task and --split, and not both")
+        if self.test is not None and self.output is None:
+            raise ConfigError("--output FILE is missing")

@@ -68,11 +68,16 @@ def find_identities(dataset: Any, split: str, file: Path | None) -> SplitIdentit
 
 def _identities(dataset: Any, file: Path) -> SplitIdentities:
     table = read_table(file)
-    digests = _sequence_digests(dataset)
+    digests = sequence_digests(dataset)
     return SplitIdentities(table, {name: table.identities_of(name, digests) for name in table.identities})
 
 
-def _sequence_digests(dataset: Any) -> list[str]:
+def sequence_digests(dataset: Any) -> list[str]:
+    """The digest of each protein's sequence, by which tables of leakage and groups name it.
+
+    Raises:
+        ConfigError: the data set does not describe its proteins.
+    """
     source = getattr(dataset, "data", None)
     if source is None or index_of(dataset) is None:
         raise ConfigError(f"--leakage: {type(dataset).__name__} does not describe the proteins of its examples")

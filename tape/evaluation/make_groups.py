@@ -30,9 +30,7 @@ def make_groups(config: GroupsConfig) -> Path:
     Raises:
         ProteinLMError: a file can't be used, there are fewer than two groups, or MMseqs2 failed.
     """
-    if config.test is not None:
-        if config.output is None:
-            raise ConfigError("--output FILE is missing")
+    if config.test is not None and config.output is not None:  # the second is checked by the configuration
         _check_output(config.output)
         proteins, _ = read_test_proteins(config.test, config.records)
         title, output = display_name(config.test), config.output
