@@ -208,7 +208,7 @@ class Finetuner:
         done = self._restore_partial_epoch(means, seed)
         batches = self._load(plan[done:], seed)
         set_training_mode(self.model)
-        title, speed = f"epoch {epoch + 1}/{self.config.num_train_epochs}", Throughput("proteins")
+        title, speed = f"epoch {epoch} ({epoch + 1} of {self.config.num_train_epochs})", Throughput("proteins")
         with progress_bar(title, len(plan), "step", initial=done, disable=not self.context.is_main) as bar:
             for number, step in enumerate(plan[done:], start=done + 1):
                 micro_batches = [(micro, next(batches)) for micro in step]

@@ -95,8 +95,9 @@ def format_of_content(path: str | os.PathLike[str], stream: Any) -> str:
     if found is not None:
         return found
     suffix = split_suffix(path)[0]
-    if is_stream(path) or not suffix:
+    if is_stream(path):
         raise DataError(f"{display_name(path)}: its format is unknown; give --format with one of {', '.join(FORMATS)}")
     raise DataError(
-        f"{display_name(path)}: unknown suffix; allowed are {list_suffixes(SEQUENCE_SUFFIXES)}, or give --format"
+        f"{display_name(path)}: {'unknown' if suffix else 'no'} suffix; allowed are {list_suffixes(SEQUENCE_SUFFIXES)};"
+        " rename the file, or give --format in commands that have it"
     )

@@ -144,7 +144,7 @@ def open_rows(
     if chosen is None:
         raise DataError(
             f"{display_name(path)}: unknown suffix; records with fields come as {list_suffixes(LABELED_SUFFIXES)};"
-            " --format names the format of a file with another name"
+            " rename the file, or give --format in commands that have it"
         )
     if chosen not in LABELED_FORMATS:
         raise DataError(
