@@ -81,9 +81,9 @@ def attention_of_blocks(model: ProteinBertModel, proteins: Sequence[Tensor], wit
         squares += torch.stack([stream.double().square().mean() for stream in streams])
         near = (torch.arange(len(ids))[:, None] - torch.arange(len(ids))).abs() <= within
         shares += torch.stack([(attention[0] * near).sum(-1).double().mean(-1) for attention in maps])
-    roots = (squares / len(proteins)).sqrt().tolist()
     means = (shares / len(proteins)).tolist()
-    return [BlockAttention(root, roots[-1], tuple(heads)) for root, heads in zip(roots, means, strict=False)]
+    *streams, position = (squares / len(proteins)).sqrt().tolist()
+    return [BlockAttention(*found) for found in zip(streams, [position] * len(means), map(tuple, means), strict=True)]
 
 
 @torch.no_grad()
