@@ -151,7 +151,7 @@ _NOT_NEGATIVE = ("initializer_range", "layer_norm_eps")
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swish")
 POOLINGS = ("cls", "mean", "attention")
 POOLED_NORMS = ("none", "batch")
-INITIAL_ATTENTION = ("random", "neighbours")
+INITIAL_ATTENTION = ("random", "neighbours", "half-neighbours")
 _CHOICES: dict[str, tuple[str | bool | None, ...]] = {
     "hidden_act": _ACTIVATIONS,
     "mlm_hidden_act": (None, *_ACTIVATIONS),
@@ -242,8 +242,8 @@ class ProteinBertConfig(EncoderConfig):
             one), or ``post`` as in BERT and tape-proteins 0.5 (after the embeddings and after each residual sum, and a
             tanh pooler). If ``config.json`` does not state it, it is inferred from the weights.
         pruned_heads: layer -> removed attention heads, both from 0; ``num_attention_heads`` includes them.
-        initial_attention: initialization of new weights: ``random`` as in BERT, or ``neighbours``, with heads that
-            attend to neighboring residues, see :mod:`tape.models.neighbor_attention`.
+        initial_attention: initialization of new weights: ``random`` as in BERT, or all or half of the heads attend to
+            neighboring residues (``neighbours``, ``half-neighbours``), see :mod:`tape.models.neighbor_attention`.
 
     Raises:
         ConfigError: a value is invalid.
@@ -310,17 +310,17 @@ class ProteinBertConfig(EncoderConfig):
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-        if self.initial_attention == "neighbours":
+        if self.initial_attention != "random":
             self._check_neighbors()
 
     def _check_neighbors(self) -> None:
         heads, size = self.num_attention_heads, self.hidden_size // self.num_attention_heads
         if self.layer_norm_position == "post":
-            raise ConfigError("initial_attention neighbours requires layer_norm_position pre")
+            raise ConfigError(f"initial_attention {self.initial_attention} requires layer_norm_position pre")
         if heads < 2 or size % 2:
             raise ConfigError(
-                "initial_attention neighbours requires at least 2 heads of an even size (for sines and cosines), not"
-                f" {heads} of {size}"
+                f"initial_attention {self.initial_attention} requires at least 2 heads of an even size (for sines and"
+                f" cosines), not {heads} of {size}"
             )
 
     def prune_heads(self, heads: Mapping[Any, Iterable[int]]) -> None:

@@ -71,7 +71,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         choices=INITIAL_ATTENTION,
         default="random",
         help="neighbours: attention heads start out attending to nearby residues, which small models do not learn"
-        " within millions of tokens; see tape/models/neighbor_attention.py",
+        " within millions of tokens; half-neighbours: half of the heads, which still do so after pretraining; see"
+        " tape/models/neighbor_attention.py",
     )
     group.add_argument(
         "--no-bias-gelu-fusion", action="store_true", help="use the erf form of GELU instead of the tanh approximation"

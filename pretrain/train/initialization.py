@@ -85,8 +85,8 @@ def initialize_parameters(
             full = weights[source].load()
         else:
             full = initial_values(source, parameter.shape, config.num_hidden_layers, init)
-            if config.initial_attention == "neighbours":
-                full = neighbor_start(source, full, config.num_attention_heads, init.std)
+            if config.initial_attention != "random":
+                full = neighbor_start(source, full, config.num_attention_heads, init.std, config.initial_attention)
         copy_shard(parameter, full)
 
 

@@ -307,16 +307,14 @@ class ProteinBertAbstractModel(ProteinModel):
             for projection in (module.attention.dense, module.mlp.dense_4h_h):
                 nn.init.normal_(projection.weight, 0.0, std)
         # The encoder is initialized after its layers; only there are their numbers known.
-        if self.config.initial_attention == "neighbours" and isinstance(
-            module, ProteinBertEmbeddings | ProteinBertEncoder
-        ):
+        if self.config.initial_attention != "random" and isinstance(module, ProteinBertEmbeddings | ProteinBertEncoder):
             self._look_at_neighbors(module)
 
     @torch.no_grad()
     def _look_at_neighbors(self, module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
             heads, std = self.config.num_attention_heads, self.config.initializer_range
-            parameter.copy_(neighbor_start(name, parameter, heads, std))
+            parameter.copy_(neighbor_start(name, parameter, heads, std, self.config.initial_attention))
 
     def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
         """Remove attention heads and their weights. The configuration records them, for building the model again.

@@ -54,12 +54,17 @@ def test_standard_deviations_follow_megatrons_initialization() -> None:
             assert (value == 1).all()
 
 
-def test_neighbor_attention_is_initialized_as_in_tape() -> None:
-    neighbors = ProteinBertConfig.from_dict({**config().to_dict(), "initial_attention": "neighbours"})
+def _tied(name: str) -> str:
+    return name.replace("mlm.decoder", "word_embeddings")
+
+
+@pytest.mark.parametrize("kind", ["neighbours", "half-neighbours"])
+def test_neighbor_attention_is_initialized_as_in_tape(kind: str) -> None:
+    neighbors = ProteinBertConfig.from_dict({**config().to_dict(), "initial_attention": kind})
     plain = build_model(config(), InitConfig(std=0.03), ALONE).state_dict()
     initialized = build_model(neighbors, InitConfig(std=0.03), ALONE).state_dict()
     for name, value in initialized.items():
-        assert torch.equal(value, neighbor_start(name.replace("mlm.decoder", "word_embeddings"), plain[name], 4, 0.03))
+        assert torch.equal(value, neighbor_start(_tied(name), plain[name], 4, 0.03, kind))
     positions = "bert.embeddings.position_embeddings.weight"
     assert not torch.equal(initialized[positions], plain[positions])
     tape = ProteinBertForMaskedLM(ProteinBertConfig.from_dict({**neighbors.to_dict(), "initializer_range": 0.03}))

@@ -34,14 +34,16 @@ def config(**changes: Any) -> ProteinBertConfig:
 
 
 def at_offsets(made: ProteinBertConfig) -> Tensor:
-    """(layers, heads): mean attention probability of the residue that each head is meant to look at."""
+    """(layers, heads): mean attention probability of the residue that each head is meant to look at, or of its own."""
     torch.manual_seed(3)
     with torch.no_grad():
         maps = ProteinBertModel(made).eval()(RESIDUES)[-1]
+    kind = "neighbours" if made.initial_attention == "random" else made.initial_attention
+    own = [offsets(layer, HEADS, kind) for layer in range(LAYERS)]
     return torch.stack(
         [
-            torch.stack([layer[0, head].diagonal(offset).mean() for head, offset in enumerate(offsets(index, HEADS))])
-            for index, layer in enumerate(maps)
+            torch.stack([layer[0, head].diagonal(offset or 0).mean() for head, offset in enumerate(heads)])
+            for layer, heads in zip(maps, own, strict=True)
         ]
     )
 
@@ -50,6 +52,9 @@ def test_offsets_go_both_ways() -> None:
     assert offsets(0, 8) == offsets(2, 8) == [1, -1, 2, -2, 3, -3, 4, -4]
     assert offsets(1, 8) == [5, -5, 6, -6, 7, -7, 8, -8]
     assert offsets(5, 3) == [-8, 1, -1]
+    assert offsets(0, 8, "half-neighbours") == [1, -1, 2, -2, None, None, None, None]
+    assert offsets(1, 8, "half-neighbours") == [3, -3, 4, -4, None, None, None, None]
+    assert offsets(4, 3, "half-neighbours") == [3, None, None]
 
 
 @pytest.mark.parametrize("std", [0.01, 0.03])
@@ -58,17 +63,41 @@ def test_every_head_of_every_layer_begins_at_its_neighbor(std: float) -> None:
     assert seen.min() > 0.8  # 300 residues: 0.003 would be uniform
 
 
+@pytest.mark.parametrize("std", [0.01, 0.03])
+def test_half_of_the_heads_begin_at_their_neighbors_and_half_nowhere(std: float) -> None:
+    seen = at_offsets(config(initializer_range=std, initial_attention="half-neighbours"))
+    assert seen[:, : HEADS // 2].min() > 0.8
+    assert seen[:, HEADS // 2 :].max() < 0.01
+
+
 def test_random_heads_look_nowhere_in_particular() -> None:
     assert at_offsets(config(initial_attention="random")).max() < 0.01
 
 
-def test_neighbor_attention_holds_at_late_positions() -> None:
+@pytest.mark.parametrize("kind", ["neighbours", "half-neighbours"])
+def test_neighbor_attention_holds_at_late_positions(kind: str) -> None:
     torch.manual_seed(3)
-    model = ProteinBertModel(config()).eval()
+    model = ProteinBertModel(config(initial_attention=kind)).eval()
     with torch.no_grad():
         first = model(RESIDUES, position_ids=torch.arange(1800, 2100)[None])[-1][0][0]
-    for head, offset in enumerate(offsets(0, HEADS)):
+    found = [offset for offset in offsets(0, HEADS, kind) if offset is not None]
+    assert len(found) == (HEADS if kind == "neighbours" else HEADS // 2)
+    for head, offset in enumerate(found):
         assert first[head].diagonal(offset).mean() > 0.8
+
+
+def test_half_of_the_heads_are_found_in_outputs_four_times_as_large_as_those_of_all() -> None:
+    """Blocks add outputs to the residual stream; what later blocks see of the position then depends on its size."""
+    seen = {}
+    for kind in ("neighbours", "half-neighbours"):
+        torch.manual_seed(3)
+        model = ProteinBertModel(config(initial_attention=kind)).eval()
+        with torch.no_grad():
+            for layer in model.encoder.layer:
+                layer.mlp.dense_4h_h.weight.mul_(8)
+            maps = model(RESIDUES)[-1]
+        seen[kind] = maps[2][0, 0].diagonal(offsets(2, HEADS, kind)[0] or 0).mean()
+    assert seen["half-neighbours"] > seen["neighbours"] + 0.3
 
 
 def test_other_parameters_keep_their_initialization() -> None:
@@ -112,7 +141,11 @@ def test_the_configuration_keeps_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"initial_attention": "near"}, "must be one of random, neighbours, not 'near'"),
+        ({"initial_attention": "near"}, "must be one of random, neighbours, half-neighbours, not 'near'"),
+        (
+            {"initial_attention": "half-neighbours", "num_attention_heads": 1},
+            "half-neighbours requires at least 2 heads",
+        ),
         ({"num_attention_heads": 1}, "requires at least 2 heads of an even size .*, not 1 of 128"),
         ({"hidden_size": 12, "num_attention_heads": 4}, "not 4 of 3"),
         ({"layer_norm_position": "post"}, "requires layer_norm_position pre"),
