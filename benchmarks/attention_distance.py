@@ -112,13 +112,23 @@ def read_proteins(path: Path, number: int, shortest: int, longest: int) -> list[
     return found
 
 
-def measure(name: str, proteins: Sequence[Tensor], within: int) -> dict[str, Any]:
-    """Measure one model and print its lines."""
+def load(name: str, **overrides: Any) -> tuple[Path, ProteinBertModel]:
+    """A model's directory and its encoder.
+
+    Raises:
+        ProteinLMError: it can't be loaded, or is in the post arrangement.
+    """
     source = ModelSource("transformer", name)
     directory = model_directory(source)
-    encoder = load_encoder(source, directory, output_attentions=True, output_hidden_states=True).eval()
+    encoder = load_encoder(source, directory, **overrides)
     if not isinstance(encoder, ProteinBertModel) or encoder.config.layer_norm_position != "pre":
         raise ConfigError(f"{name}: not a transformer with the layer norm before attention and MLP")
+    return directory, encoder.eval()
+
+
+def measure(name: str, proteins: Sequence[Tensor], within: int) -> dict[str, Any]:
+    """Measure one model and print its lines."""
+    directory, encoder = load(name, output_attentions=True, output_hidden_states=True)
     blocks = attention_of_blocks(encoder, proteins, within)
     for number, block in enumerate(blocks, start=1):
         heads = " ".join(f"{share:.2f}" for share in block.within)
@@ -153,14 +163,14 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parse(words)
     if options.json is not None:
         check_output_file(options.json, "--json")
+    proteins = read_proteins(options.proteins, options.number, *options.lengths)
     names = list(options.models)
     if options.restore_initial is not None:
         check_output_directory(options.restore_initial, "--restore-initial")
-        model = ProteinBertModel.from_pretrained(names[0])
+        _, model = load(names[0])
         restore_initial(model, options.residual_multiplier, options.seed)
         model.save_pretrained(options.restore_initial)
         names.append(str(options.restore_initial))
-    proteins = read_proteins(options.proteins, options.number, *options.lengths)
     print(f"| model | block | residual stream | position | attention within {options.within}, by head |")
     print("|:--|--:|--:|--:|:--|", flush=True)
     results = [measure(name, proteins, options.within) for name in names]

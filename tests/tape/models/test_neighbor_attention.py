@@ -86,7 +86,7 @@ def test_neighbor_attention_holds_at_late_positions(kind: str) -> None:
         assert first[head].diagonal(offset).mean() > 0.8
 
 
-def test_half_of_the_heads_are_found_in_outputs_four_times_as_large_as_those_of_all() -> None:
+def test_the_larger_positions_of_half_neighbours_are_read_behind_large_outputs() -> None:
     """Blocks add outputs to the residual stream; what later blocks see of the position then depends on its size."""
     seen = {}
     for kind in ("neighbours", "half-neighbours"):
