@@ -54,6 +54,7 @@ from proteinlm.workflow.scale_settings import STAGES, Scale, committed_scales, r
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
+from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError, quoted
 from tape.io.writing import check_output_directory
 from tape.runtime.cpu import usable_cores
@@ -261,8 +262,16 @@ class Plan:
         if variant == "onehot":
             return ()
         if variant == "random":  # other weights for each seed
-            return ("--model_config_file", str(model / "config.json"))
+            return ("--model_config_file", str(model / "config.json"), *self._random_attention())
         return ("--from_pretrained", str(model), *(("--freeze",) if variant == "frozen" else ()))
+
+    def _random_attention(self) -> tuple[str, ...]:
+        """All heads of random weights attend to neighbors where the model began with half: their better start."""
+        if self.model is None:
+            began = self.scale.initial_attention
+        else:
+            began = ProteinBertConfig.from_pretrained(self.model).initial_attention
+        return ("--config", "initial_attention=neighbours") if began == "half-neighbours" else ()
 
     # --- results ----------------------------------------------------------------------------------------------------
 

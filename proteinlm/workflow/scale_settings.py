@@ -128,6 +128,12 @@ class Scale:
         words = self.pretrain
         return int(words[words.index("--train-iters") + 1]) if "--train-iters" in words else None
 
+    @property
+    def initial_attention(self) -> str:
+        """The value of ``--initial-attention`` of pretraining; empty: its default."""
+        words = self.pretrain
+        return words[words.index("--initial-attention") + 1] if "--initial-attention" in words else ""
+
 
 def committed_scales() -> dict[str, Path]:
     """The files of the scales in this package by name."""

@@ -16,9 +16,11 @@ from proteinlm.workflow import reproduce, scale_checks
 from proteinlm.workflow.quickstart import ROOT, SAMPLE, TASKS
 from proteinlm.workflow.scale_settings import Measure, Scale, read_scale, scale_file
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
+from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.hub.bundled import bundled_model
 from tape.main import run_train
+from tape.models.modeling_bert import ProteinBertModel
 
 NAMES = list(TASKS.values())
 
@@ -70,6 +72,31 @@ def test_the_variants_differ_in_their_initial_weights_only(tmp_path: Path, toy: 
         f" {tmp_path}/results/stability_onehot_onehot/seed_42 --data_dir {tmp_path}/data"
         f" --output_dir {tmp_path}/results/stability_onehot_onehot/seed_42 --split test --bootstrap 100"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("random", ""), ("neighbours", ""), ("half-neighbours", "--config initial_attention=neighbours ")],
+)
+def test_all_heads_of_random_weights_attend_to_neighbors_if_half_of_the_models_did(
+    tmp_path: Path, kind: str, words: str
+) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'extends = "toy"\n[pretrain]\ninitial-attention = "{kind}"\n')
+    pretraining = commands(read_scale(mine, NAMES), tmp_path / "out")
+    assert (
+        f" --model_config_file {tmp_path}/out/model/config.json {words}--seed 42"
+        in pretraining["finetune_stability_random_42"]
+    )
+    assert "initial_attention" not in pretraining["finetune_stability_pretrained_42"]
+
+    config = ProteinBertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, initial_attention=kind)
+    ProteinBertModel(config).save_pretrained(tmp_path / "model")
+    given = commands(with_model(tmp_path, str(tmp_path / "model")), tmp_path / "out")
+    assert (
+        f" --model_config_file {tmp_path}/model/config.json {words}--seed 42" in given["finetune_stability_random_42"]
+    )
+    assert "initial_attention" not in given["finetune_stability_pretrained_42"]
 
 
 def test_evaluations_follow_the_search_for_relatives(tmp_path: Path, toy: Scale) -> None:
