@@ -174,6 +174,9 @@ def _model(sources: CardSources, run: PretrainingRun) -> str:
         f"A BERT with layer normalization before each part (pre-LN): {shape}; {run.parameters:,} parameters.",
         "It was pretrained by masked language modeling of amino acids.",
     ]
+    heads = {"neighbours": "all", "half-neighbours": "half"}.get(str(config.get("initial_attention")))
+    if heads:
+        lines.append(f"Before, {heads} of its attention heads were initialized to attend to neighboring residues.")
     if sources.command:
         lines.append(f"Made by `{sources.command}`.")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ def test_a_model_with_a_name_is_loaded_by_it(sources: CardSources) -> None:
     assert card.startswith("# small-1: a protein language model\n")
     assert 'tape.load("small-1")' in card
     assert "tape.load" not in model_card(sources)
+
+
+@pytest.mark.parametrize(("kind", "heads"), [("random", ""), ("neighbours", "all"), ("half-neighbours", "half")])
+def test_a_card_tells_of_heads_that_attended_to_neighbors_initially(
+    sources: CardSources, kind: str, heads: str
+) -> None:
+    file = sources.model / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "initial_attention": kind}))
+    sentences = re.findall(r"\nBefore, (\w+) of its attention heads were initialized to attend", model_card(sources))
+    assert sentences == ([heads] if heads else [])
 
 
 def test_further_limits_are_those_of_the_model(sources: CardSources) -> None:
