@@ -266,7 +266,7 @@ class Plan:
         return ("--from_pretrained", str(model), *(("--freeze",) if variant == "frozen" else ()))
 
     def _random_attention(self) -> tuple[str, ...]:
-        """All heads of random weights attend to neighbors where the model began with half: their better start."""
+        """All heads of random weights attend to neighbors where half of the model's did: better for contacts."""
         if self.model is None:
             began = self.scale.initial_attention
         else:

@@ -16,7 +16,8 @@ it in the weights. The architecture is unchanged, and all weights are trained as
 With ``neighbours``, all heads begin in this way. Pretraining makes most of them in later blocks attend to the whole
 protein, whose composition explains more of the loss, and outputs of blocks drown the position. With
 ``half-neighbours``, the second half of each block's heads begins at random, so that the first half can stay where it
-is, and positions are four times as large. From random weights, ``neighbours`` is better; docs/results.md has both.
+is, and positions are four times as large. Without pretraining, ``neighbours`` is better for contacts; docs/results.md
+has both.
 
 The constants below were chosen by the masked-language-modeling loss and the contact precision on validation proteins.
 """

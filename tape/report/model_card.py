@@ -176,7 +176,9 @@ def _model(sources: CardSources, run: PretrainingRun) -> str:
     ]
     heads = {"neighbours": "all", "half-neighbours": "half"}.get(str(config.get("initial_attention")))
     if heads:
-        lines.append(f"Before, {heads} of its attention heads were initialized to attend to neighboring residues.")
+        lines.append(
+            f"Before pretraining, {heads} of its attention heads were initialized to attend to neighboring residues."
+        )
     if sources.command:
         lines.append(f"Made by `{sources.command}`.")
     return "\n".join(lines)

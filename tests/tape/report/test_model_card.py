@@ -77,7 +77,9 @@ def test_a_card_tells_of_heads_that_attended_to_neighbors_initially(
 ) -> None:
     file = sources.model / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "initial_attention": kind}))
-    sentences = re.findall(r"\nBefore, (\w+) of its attention heads were initialized to attend", model_card(sources))
+    sentences = re.findall(
+        r"\nBefore pretraining, (\w+) of its attention heads were initialized to attend", model_card(sources)
+    )
     assert sentences == ([heads] if heads else [])
 
 
