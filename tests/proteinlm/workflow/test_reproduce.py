@@ -16,6 +16,7 @@ from proteinlm.workflow import reproduce, scale_checks
 from proteinlm.workflow.quickstart import ROOT, SAMPLE, TASKS
 from proteinlm.workflow.scale_settings import Measure, Scale, read_scale, scale_file
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
+from tape.cli.train import finetune_config
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
 from tape.hub.bundled import bundled_model
@@ -97,6 +98,23 @@ def test_all_heads_of_random_weights_attend_to_neighbors_if_half_of_the_models_d
         f" --model_config_file {tmp_path}/model/config.json {words}--seed 42" in given["finetune_stability_random_42"]
     )
     assert "initial_attention" not in given["finetune_stability_pretrained_42"]
+
+
+def test_the_scale_can_choose_the_initial_attention_of_random_weights(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text(
+        'extends = "toy"\n[run]\nmodel = "proteinlm-mini"\n'
+        '[finetune.stability.random]\nconfig = ["initial_attention=half-neighbours"]\n'
+    )
+    steps = {step.name: step for step in reproduce.plan(read_scale(mine, NAMES), SAMPLE, tmp_path / "out", jobs=1)}
+    command = [str(word) for word in steps["finetune_stability_random_42"].command]
+    assert "initial_attention=neighbours" in command
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    config = finetune_config(command[command.index("transformer") :], raises_errors=True)
+    assert config.model.overrides["initial_attention"] == "half-neighbours"
+
+    mine.write_text('extends = "cpu-8h"\n[pretrain]\ninitial-attention = false\n')
+    assert not read_scale(mine, NAMES).initial_attention
 
 
 def test_evaluations_follow_the_search_for_relatives(tmp_path: Path, toy: Scale) -> None:
