@@ -307,7 +307,7 @@ def test_a_model_of_the_users_is_finetuned_instead_of_a_pretrained_one(tmp_path:
     found = {step.name: step for step in steps}
     for variant, words in (
         ("onehot", ""),
-        ("random", f" --model_config_file {model}/config.json"),
+        ("random", f" --model_config_file {model}/config.json --config initial_attention=neighbours"),
         ("frozen", f" --from_pretrained {model} --freeze"),
         ("pretrained", f" --from_pretrained {model}"),
     ):
