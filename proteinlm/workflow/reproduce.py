@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from proteinlm.data.data_sources import CORPUS, Dataset
@@ -262,9 +262,10 @@ class Plan:
         if variant == "onehot":
             return ()
         if variant == "random":  # other weights for each seed
-            return ("--model_config_file", str(model / "config.json"), *self._random_attention())
+            return ("--model_config_file", str(model / "config.json"), *self._random_attention)
         return ("--from_pretrained", str(model), *(("--freeze",) if variant == "frozen" else ()))
 
+    @cached_property  # reads the configuration of the model once for all tasks and seeds
     def _random_attention(self) -> tuple[str, ...]:
         """All heads of random weights attend to neighbors where half of the model's did: better for contacts."""
         if self.model is None:
