@@ -4,10 +4,11 @@
     python benchmarks/contact_heads.py DATA_DIR [MODEL] --output-dir RUNS [--json RESULT.json]
 
 TAPE's linear head and ProteinLM's convolutional head of 30 residual blocks are each finetuned on contact prediction,
-from the weights of MODEL and from random weights of the same configuration: four cells with the same proteins, epochs,
-batches and seeds. The epoch with the lowest validation loss is evaluated. A head may need settings of its own, as
---option linear:head_learning_rate=3e-2, which then hold for both starts. ProteinLM reports P@L/5 of .36 for TAPE's
-transformer with the linear head and .52 for its own with the convolutional one, which differ in both.
+from the weights of MODEL and from random weights of the same configuration (but all of their heads attend to neighbors
+initially where half of the model's did): four cells with the same proteins, epochs, batches and seeds. The epoch with
+the lowest validation loss is evaluated. A head may need settings of its own, as in --option
+linear:head_learning_rate=3e-2, which then hold for both starts. ProteinLM reports P@L/5 of .36 for TAPE's transformer
+with the linear head and .52 for its own with the convolutional one, which differ in both.
 
 Differences are paired by seed. The head's share of the whole gain is the mean of its effect on random and on pretrained
 weights, over the difference of the opposite cells. A cell whose runs are complete in RUNS is not trained again.
@@ -35,9 +36,10 @@ if __name__ == "__main__":  # runs from any directory without installation
 from benchmarks.finetuning_precision import draw
 from benchmarks.peers.comparison import machine, option_values
 from benchmarks.training import mean_and_range, train
+from proteinlm.workflow.random_weights import random_weights_options
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
-from tape.configs import CONFIG_NAME
+from tape.configs import CONFIG_NAME, ProteinBertConfig
 from tape.errors import ConfigError, run_cli
 from tape.evaluation.records import finite
 from tape.evaluation.results import model_hash
@@ -105,6 +107,7 @@ def finetune(options: argparse.Namespace, cell: Cell, model: Path, data: Path, s
         ConfigError: it failed.
     """
     head, start = cell
+    weights = ["--from_pretrained", str(model)] if start == "pretrained" else random_weights(model)
     values = {
         "--contact_head": head,
         "--data_dir": data,
@@ -121,13 +124,18 @@ def finetune(options: argparse.Namespace, cell: Cell, model: Path, data: Path, s
         "--precision": options.precision,
         "--num_workers": 0,
         "--num_log_iter": 1000,
-        **({"--from_pretrained": model} if start == "pretrained" else {"--model_config_file": model / CONFIG_NAME}),
         **({"--max_length": options.max_length} if options.max_length else {}),
     }
     own = [(name, value) for own_head, name, value in options.option if own_head == head]
     values |= {f"--{name}": value for name, value in own if name != "config"}
     config = [*options.config, *(value for name, value in own if name == "config")]
-    train(["transformer", TASK], values, config, options.no_cuda)
+    train(["transformer", TASK, *weights], values, config, options.no_cuda)
+
+
+def random_weights(model: Path) -> list[str]:
+    """The options for random weights of a model's configuration."""
+    initial_attention = ProteinBertConfig.from_pretrained(model).initial_attention
+    return list(random_weights_options(model / CONFIG_NAME, initial_attention))
 
 
 def head_option(words: str) -> list[str]:
@@ -165,6 +173,7 @@ def check_settings(options: argparse.Namespace, model: Path) -> None:
     ignored = ("jobs", "json", "output_dir", "no_cuda")
     settings = {name: value for name, value in option_values(options).items() if name not in ignored}
     settings["model_sha256"] = model_hash(model)
+    settings["random_weights"] = random_weights(model)[2:]  # the file may move with its model
     path = options.output_dir / _SETTINGS_NAME
     if path.is_file():
         earlier = read_json_object(path)

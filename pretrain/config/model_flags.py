@@ -119,6 +119,7 @@ def with_model_of(options: Mapping[str, Any], config: ProteinBertConfig | None) 
 
     Raises:
         UsageError: there is no such model, and a required flag is missing.
+        ConfigError: the initial attention is not that of the model.
     """
     if config is None:
         missing = [f"--{name.replace('_', '-')}" for name in _REQUIRED if options[name] is None]
@@ -128,10 +129,17 @@ def with_model_of(options: Mapping[str, Any], config: ProteinBertConfig | None) 
     found = {name: getattr(config, field) for name, field in _FIELDS.items()}
     if found["ffn_hidden_size"] == 4 * config.hidden_size:  # the default, which is recorded as such
         found["ffn_hidden_size"] = None
+    initial_attention = options["initial_attention"]
+    if initial_attention not in ("random", config.initial_attention):  # the default may stand for any
+        raise ConfigError(
+            f"--initial-attention {initial_attention} contradicts the model to resume, which began with"
+            f" {config.initial_attention}"
+        )
     completed = {name: found[name] if options[name] is None else options[name] for name in _FIELDS}
     return {
         **options,
         **completed,
+        "initial_attention": config.initial_attention,
         "no_bias_gelu_fusion": options["no_bias_gelu_fusion"] or config.hidden_act == "gelu",
     }
 

@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 from proteinlm.data.data_sources import CORPUS, Dataset
@@ -34,6 +34,7 @@ from proteinlm.workflow.quickstart import (
     evaluated_splits,
     prepare_step,
 )
+from proteinlm.workflow.random_weights import random_weights_options
 from proteinlm.workflow.run_progress import (
     measured_iterations,
     missing_epochs,
@@ -45,16 +46,16 @@ from proteinlm.workflow.scale_checks import (
     check_evaluation,
     check_finetuning,
     check_leakage,
-    check_pretraining,
     model_directory,
     model_type_of,
+    pretrained_config,
     run_title,
 )
 from proteinlm.workflow.scale_settings import STAGES, Scale, committed_scales, read_scale, scale_file
 from proteinlm.workflow.step_runner import Step, StepRunner, command_line
 from tape.cli.parser import ArgumentParser
 from tape.cli.types import positive_int
-from tape.configs import ProteinBertConfig
+from tape.configs import CONFIG_NAME, ProteinBertConfig
 from tape.errors import ConfigError, quoted
 from tape.io.writing import check_output_directory
 from tape.runtime.cpu import usable_cores
@@ -75,7 +76,8 @@ class Plan:
         out: directory of the results.
         datasets: the data sets in ``data``.
         threads: CPU threads of each finetuning run.
-        model: directory of the model to finetune; None: that of a pretraining run.
+        config: configuration of the model to finetune.
+        model: its directory; None: that of a pretraining run.
     """
 
     scale: Scale
@@ -83,6 +85,7 @@ class Plan:
     out: Path
     datasets: dict[str, Dataset]
     threads: int
+    config: ProteinBertConfig
     model: Path | None = None
 
     def steps(self) -> list[Step]:
@@ -262,17 +265,8 @@ class Plan:
         if variant == "onehot":
             return ()
         if variant == "random":  # other weights for each seed
-            return ("--model_config_file", str(model / "config.json"), *self._random_attention)
+            return random_weights_options(model / CONFIG_NAME, self.config.initial_attention)
         return ("--from_pretrained", str(model), *(("--freeze",) if variant == "frozen" else ()))
-
-    @cached_property  # reads the configuration of the model once for all tasks and seeds
-    def _random_attention(self) -> tuple[str, ...]:
-        """All heads of random weights attend to neighbors where half of the model's did: better for contacts."""
-        if self.model is None:
-            began = self.scale.initial_attention
-        else:
-            began = ProteinBertConfig.from_pretrained(self.model).initial_attention
-        return ("--config", "initial_attention=neighbours") if began == "half-neighbours" else ()
 
     # --- results ----------------------------------------------------------------------------------------------------
 
@@ -356,14 +350,23 @@ def _missing_iterations(save: Path, iterations: int | Path) -> str:
     return missing_iterations(save, number)
 
 
-def plan(scale: Scale, data: Path, out: Path, jobs: int) -> list[Step]:
-    """All steps of a scale.
+def plan(scale: Scale, data: Path, out: Path, jobs: int) -> Plan:
+    """The plan of a scale.
+
+    Args:
+        scale: its settings.
+        data: directory of the input files.
+        out: directory of the results.
+        jobs: finetuning runs at the same time, which share the CPU cores.
 
     Raises:
-        ConfigError: ``data`` lacks what the scale needs, or its model can't be finetuned.
+        ConfigError: ``data`` lacks what the scale needs, options of pretraining contradict each other, or the model
+            can't be finetuned.
     """
+    model = model_directory(scale, out)
+    config = pretrained_config(scale) if model is None else ProteinBertConfig.from_pretrained(model)
     datasets = check_datasets(data, out, scale.tasks, f"run.tasks in {scale.file}", not scale.model)
-    return Plan(scale, data, out, datasets, max(1, usable_cores() // jobs), model_directory(scale, out)).steps()
+    return Plan(scale, data, out, datasets, max(1, usable_cores() // jobs), config, model)
 
 
 def _data(name: Path) -> Path:
@@ -425,13 +428,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run, or with ``--dry-run`` print, the steps of the command line."""
     options = make_parser().parse_intermixed_args(arguments)  # stages may follow options
     began, scale = time.monotonic(), read_scale(scale_file(options.scale), list(TASKS.values()))
-    if not scale.model:
-        check_pretraining(scale)
     data = options.data or _data(scale.data)
     out = (options.out or _default_out(scale)).resolve()
     jobs = options.jobs or scale.jobs
-    steps = plan(scale, data.resolve(), out, jobs)
-    check_finetuning(scale, data, out)
+    planned = plan(scale, data.resolve(), out, jobs)
+    steps = planned.steps()
+    check_finetuning(scale, data, out, planned.config)
     check_evaluation(scale, data, out)
     _check_stages(scale, steps, options.stages)
     if options.dry_run:

@@ -7,14 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proteinlm.workflow.measure_iterations import LONG_SCHEDULE
+from proteinlm.workflow.random_weights import random_weights_options
 from proteinlm.workflow.scale_settings import VARIANTS, Scale
-from tape.configs import ProteinBertConfig
+from tape.configs import CONFIG_NAME, ProteinBertConfig
 from tape.errors import ConfigError, ProteinLMError
 from tape.evaluation.config import EvalConfig
+from tape.finetuning.config import ModelConfig
 from tape.hub.cache import local_model
 from tape.io.run_layout import resolve_model_directory
+from tape.io.writing import scratch_directory
 from tape.registry import registry
 from tape.similarity.mmseqs import INSTALL, find_mmseqs
+from tape.tokenizers import TAPETokenizer
 
 
 def run_title(task: str, variant: str, seed: int) -> str:
@@ -63,8 +67,8 @@ def model_directory(scale: Scale, out: Path) -> Path | None:
     return directory.resolve()
 
 
-def check_pretraining(scale: Scale) -> None:
-    """Check the options of pretraining together, as its command does.
+def pretrained_config(scale: Scale) -> ProteinBertConfig:
+    """The configuration of the model that pretraining makes; checks all of its options, as its command does.
 
     Raises:
         ConfigError: they contradict each other. Names the file.
@@ -77,31 +81,47 @@ def check_pretraining(scale: Scale) -> None:
     try:
         options = make_pretrain_parser().parse_args(words)
         ranks = options.tensor_model_parallel_size * options.pipeline_model_parallel_size
-        parse_arguments(words, ranks)
+        return parse_arguments(words, ranks).model
     except ConfigError as error:
         raise ConfigError(f"{scale.file}: pretrain: {error}") from error
 
 
-def check_finetuning(scale: Scale, data: Path, out: Path) -> None:
-    """Check the options of each finetuning run together, as its command does.
+def check_finetuning(scale: Scale, data: Path, out: Path, model: ProteinBertConfig) -> None:
+    """Check the options of each finetuning run together, as its command does, and build its model without memory.
 
     Args:
         scale: the settings.
         data, out: existing or new directories, as for :func:`plan`.
+        model: configuration of the model that is finetuned.
 
     Raises:
-        ConfigError: options contradict each other, the task or the variant. Names the file and the run.
+        ConfigError: options contradict each other, the task, the variant or the model. Names the file and the run.
     """
     from tape.cli.train import finetune_config
 
-    for (task, variant), words in scale.finetune.items():
-        for seed in scale.seeds:
-            own = ("--seed", str(seed), *(("--freeze",) if variant == "frozen" else ()))
-            places = ("--data_dir", str(data), "--output_dir", str(out))
-            try:
-                finetune_config([model_type_of(variant), task, *own, *places, *words], raises_errors=True)
-            except ConfigError as error:
-                raise ConfigError(f"{scale.file}: finetune: {run_title(task, variant, seed)}: {error}") from error
+    with scratch_directory("scale") as scratch:
+        model.save_pretrained(scratch)
+        file = scratch / CONFIG_NAME
+        for (task, variant), words in scale.finetune.items():
+            for seed in scale.seeds:
+                own = ("--seed", str(seed), *(("--freeze",) if variant == "frozen" else ()))
+                places = ("--data_dir", str(data), "--output_dir", str(out))
+                start = () if variant == "onehot" else random_weights_options(file, model.initial_attention)
+                words_of_run = [model_type_of(variant), task, *own, *places, *start, *words]
+                try:
+                    config = finetune_config(words_of_run, raises_errors=True)
+                    if seed == scale.seeds[0]:  # the model is the same for all
+                        _check_model(config.model, task)
+                except ConfigError as error:
+                    raise ConfigError(f"{scale.file}: finetune: {run_title(task, variant, seed)}: {error}") from error
+
+
+def _check_model(config: ModelConfig, task: str) -> None:
+    from tape.finetuning.model import build_trained_model  # imports torch
+    from tape.models.meta_device import on_meta_device
+
+    with on_meta_device():
+        build_trained_model(config, task, TAPETokenizer(config.tokenizer), None)
 
 
 def check_evaluation(scale: Scale, data: Path, out: Path) -> None:

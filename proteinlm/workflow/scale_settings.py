@@ -125,16 +125,8 @@ class Scale:
     @property
     def iterations(self) -> int | None:
         """The value of ``--train-iters``; None if it is measured."""
-        value = self._pretrain_value("--train-iters")
-        return None if value is None else int(value)
-
-    @property
-    def initial_attention(self) -> str | None:
-        """The value of ``--initial-attention`` of pretraining; None if it is the default."""
-        return self._pretrain_value("--initial-attention")
-
-    def _pretrain_value(self, option: str) -> str | None:
-        return self.pretrain[self.pretrain.index(option) + 1] if option in self.pretrain else None
+        option = "--train-iters"
+        return int(self.pretrain[self.pretrain.index(option) + 1]) if option in self.pretrain else None
 
 
 def committed_scales() -> dict[str, Path]:

@@ -313,6 +313,8 @@ class ProteinBertAbstractModel(ProteinModel):
     @torch.no_grad()
     def _look_at_neighbors(self, module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
+            if parameter.is_meta:  # without values, which are loaded later
+                continue
             heads, std = self.config.num_attention_heads, self.config.initializer_range
             parameter.copy_(neighbor_start(name, parameter, heads, std, self.config.initial_attention))
 

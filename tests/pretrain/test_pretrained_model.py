@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +172,20 @@ def test_settings_without_a_flag_come_from_the_model(models: dict[str, tuple[Pat
     assert config.checkpoint.load is None
     assert parse_arguments(start(path, "--no-load-optim", "--no-load-rng")).model == config.model
     assert parse_arguments(start(path, "--num-layers", 4, "--layernorm-epsilon", 1e-3)).model == config.model
+
+
+def test_the_initial_attention_is_that_of_the_model(models: dict[str, tuple[Path, float]], tmp_path: Path) -> None:
+    """Random weights of its configuration begin with it later."""
+    shutil.copytree(models["tape"][0], tmp_path / "half")
+    (tmp_path / "half" / "SHA256SUMS").unlink()
+    file = tmp_path / "half" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "initial_attention": "half-neighbours"}))
+    assert parse_arguments(start(tmp_path / "half")).model.initial_attention == "half-neighbours"
+
+    resume = [*TRAINING, "--train-iters", "4", "--load", str(models["own"][0])]
+    assert parse_arguments([*resume, "--initial-attention", "random"]).model.initial_attention == "random"
+    with pytest.raises(ConfigError, match="--initial-attention neighbours contradicts the model to resume, .* random"):
+        parse_arguments([*resume, "--initial-attention", "neighbours"])
 
 
 def test_the_plan_of_a_dry_run_is_that_of_the_model(models: dict[str, tuple[Path, float]]) -> None:

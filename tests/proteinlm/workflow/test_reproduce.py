@@ -32,15 +32,15 @@ def toy() -> Scale:
 
 
 def commands(scale: Scale, out: Path) -> dict[str, str]:
-    return {step.name: command_line(step) for step in reproduce.plan(scale, SAMPLE, out, jobs=1)}
+    return {step.name: command_line(step) for step in reproduce.plan(scale, SAMPLE, out, jobs=1).steps()}
 
 
 def fingerprints(scale: Scale, out: Path) -> dict[str, str]:
-    return StepRunner(reproduce.plan(scale, SAMPLE, out, jobs=1), out / "steps", ROOT)._fingerprints
+    return StepRunner(reproduce.plan(scale, SAMPLE, out, jobs=1).steps(), out / "steps", ROOT)._fingerprints
 
 
 def test_each_task_variant_and_seed_has_its_run(tmp_path: Path, toy: Scale) -> None:
-    steps = reproduce.plan(replace(toy, seeds=(1, 2)), SAMPLE, tmp_path, jobs=1)
+    steps = reproduce.plan(replace(toy, seeds=(1, 2)), SAMPLE, tmp_path, jobs=1).steps()
     by_stage: dict[str, list[Step]] = {}
     for step in steps:
         by_stage.setdefault(step.stage, []).append(step)
@@ -106,15 +106,23 @@ def test_the_scale_can_choose_the_initial_attention_of_random_weights(tmp_path: 
         'extends = "toy"\n[run]\nmodel = "proteinlm-mini"\n'
         '[finetune.stability.random]\nconfig = ["initial_attention=half-neighbours"]\n'
     )
-    steps = {step.name: step for step in reproduce.plan(read_scale(mine, NAMES), SAMPLE, tmp_path / "out", jobs=1)}
+    steps = {
+        step.name: step for step in reproduce.plan(read_scale(mine, NAMES), SAMPLE, tmp_path / "out", jobs=1).steps()
+    }
     command = [str(word) for word in steps["finetune_stability_random_42"].command]
     assert "initial_attention=neighbours" in command
     (tmp_path / "out" / "data").mkdir(parents=True)
     config = finetune_config(command[command.index("transformer") :], raises_errors=True)
     assert config.model.overrides["initial_attention"] == "half-neighbours"
 
-    mine.write_text('extends = "cpu-8h"\n[pretrain]\ninitial-attention = false\n')
-    assert not read_scale(mine, NAMES).initial_attention
+
+def test_random_weights_have_the_initial_attention_of_the_model(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    for value, override in (("false", ""), ('"neighbours"', ""), ('"half-neighbours"', "initial_attention=neighbours")):
+        mine.write_text(f'extends = "cpu-8h"\n[pretrain]\ninitial-attention = {value}\n')
+        steps = reproduce.plan(read_scale(mine, NAMES), SAMPLE, tmp_path / "out", jobs=1).steps()
+        (command,) = (command_line(step) for step in steps if step.name == "finetune_stability_random_42")
+        assert re.findall(r"initial_attention=\S+", command) == ([override] if override else [])
 
 
 def test_evaluations_follow_the_search_for_relatives(tmp_path: Path, toy: Scale) -> None:
@@ -122,7 +130,7 @@ def test_evaluations_follow_the_search_for_relatives(tmp_path: Path, toy: Scale)
         step.name: step
         for step in reproduce.plan(
             replace(toy, leakage=("--method", "exact"), leakage_tasks=("stability",)), SAMPLE, tmp_path, jobs=1
-        )
+        ).steps()
     }
     search = steps["leakage_stability_test"]
     assert search.makes == (tmp_path / "data" / "stability" / "leakage_test.tsv",)
@@ -136,7 +144,7 @@ def test_evaluations_follow_the_search_for_relatives(tmp_path: Path, toy: Scale)
 
 def test_evaluations_follow_the_groups_of_their_split(tmp_path: Path, toy: Scale) -> None:
     scale = replace(toy, groups={"stability": "clusters"})
-    steps = {step.name: step for step in reproduce.plan(scale, SAMPLE, tmp_path, jobs=1)}
+    steps = {step.name: step for step in reproduce.plan(scale, SAMPLE, tmp_path, jobs=1).steps()}
     groups = steps["groups_stability_test"]
     assert groups.makes == (tmp_path / "data" / "stability" / "groups_test.tsv",)
     assert (groups.stage, groups.after) == ("prepare", ("prepare_stability",))
@@ -184,7 +192,7 @@ def test_launchers_precede_the_command_of_pretraining(
 
 
 def test_the_number_of_threads_and_of_runs_at_the_same_time_repeats_nothing(tmp_path: Path, toy: Scale) -> None:
-    steps = {jobs: reproduce.plan(toy, SAMPLE, tmp_path, jobs) for jobs in (1, 2)}
+    steps = {jobs: reproduce.plan(toy, SAMPLE, tmp_path, jobs).steps() for jobs in (1, 2)}
     one, two = (StepRunner(found, tmp_path / "steps", ROOT)._fingerprints for found in steps.values())
     assert one == two
 
@@ -300,7 +308,7 @@ def with_model(tmp_path: Path, model: str, base: str = "toy") -> Scale:
 
 
 def test_a_model_of_the_users_is_finetuned_instead_of_a_pretrained_one(tmp_path: Path) -> None:
-    steps = reproduce.plan(with_model(tmp_path, "proteinlm-mini", "cpu"), SAMPLE, tmp_path / "out", jobs=1)
+    steps = reproduce.plan(with_model(tmp_path, "proteinlm-mini", "cpu"), SAMPLE, tmp_path / "out", jobs=1).steps()
     assert {step.stage for step in steps} == {"prepare", "leakage", "finetune", "evaluate", "report"}
     assert [step.name for step in steps if step.stage == "prepare"] == ["prepare_stability", "groups_stability_test"]
     model = bundled_model("proteinlm-mini")
@@ -354,7 +362,7 @@ def test_what_is_no_model_to_finetune_is_refused_before_anything_runs(
         (tmp_path / "seeds" / f"seed_{seed}").mkdir(parents=True)
     given = str(folder) if folder.exists() or name == "nothing/here" else name
     with pytest.raises(ConfigError, match=rf"mine\.toml: run\.model: .*{message}"):
-        reproduce.plan(with_model(tmp_path, given), SAMPLE, tmp_path / "out", jobs=1)
+        reproduce.plan(with_model(tmp_path, given), SAMPLE, tmp_path / "out", jobs=1).steps()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["model"]
 
 
@@ -373,11 +381,11 @@ def test_a_stage_without_steps_is_refused(tmp_path: Path, capsys: pytest.Capture
 def test_a_model_needs_no_corpus(tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(SAMPLE, data, ignore=shutil.ignore_patterns("corpus*", "provenance.json"))
-    steps = reproduce.plan(with_model(tmp_path, "proteinlm-mini", "cpu"), data, tmp_path / "out", jobs=1)
+    steps = reproduce.plan(with_model(tmp_path, "proteinlm-mini", "cpu"), data, tmp_path / "out", jobs=1).steps()
     (search,) = (step for step in steps if step.stage == "leakage")
     assert "--corpus" not in search.command
     with pytest.raises(ConfigError, match="no corpus found"):
-        reproduce.plan(read_scale(scale_file("toy"), NAMES), data, tmp_path / "out", jobs=1)
+        reproduce.plan(read_scale(scale_file("toy"), NAMES), data, tmp_path / "out", jobs=1).steps()
 
 
 @pytest.mark.slow
@@ -426,9 +434,30 @@ def test_the_table_of_a_model_repeats_nothing_but_for_another_model(
             '[finetune]\nmetric_for_best_model = "top1"',
             r"finetune: .*secondary_structure from one-hot.*choose one of loss",
         ),
-        ("toy", "[finetune]\nlora = 4", r"finetune: .*secondary_structure from pretrained, frozen, .*--freeze"),
+        ("toy", "[finetune]\nlora = 4", r"finetune: .*secondary_structure from one-hot, seed 42: .*--lora"),
+        (
+            "toy",
+            '[run]\nvariants = ["random", "frozen"]\n[finetune]\nlora = 4',
+            r"finetune: .*secondary_structure from pretrained, frozen, .*--freeze",
+        ),
         ("toy", "[finetune]\nnum_train_epochs = 0", r"finetune: .*num_train_epochs"),
         ("toy", "[run]\nseeds = [-1]", r"finetune: .*seed"),
+        (
+            "toy",
+            '[run]\nvariants = ["random"]\n[finetune]\nconfig = ["num_attention_heads=7"]',
+            r"finetune: secondary_structure from random weights, seed 42: .*7",
+        ),
+        ("toy", '[finetune]\nconfig = ["hidden_size=\\"many\\""]', r"finetune: .*hidden_size"),
+        (
+            "toy",
+            '[finetune]\nconfig = ["head_hiden_size=8"]',
+            r"finetune: .*has no head_hiden_size; .*head_hidden_size",
+        ),
+        (
+            "cpu",
+            '[finetune.stability.random]\nconfig = ["layer_norm_position=post"]',
+            r"finetune: stability from random weights, seed 42: .*initial_attention neighbours requires",
+        ),
         ("toy", "[evaluate]\nseed = -1", r"evaluate: secondary_structure: --seed must not be negative"),
         ("toy", "[evaluate]\nbatch_size = 0", r"evaluate.*batch_size"),
         (
@@ -450,4 +479,4 @@ def test_options_that_contradict_each_other_are_refused_before_anything_runs(
 def test_a_measured_number_of_iterations_may_have_a_warm_up(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('extends = "cpu"\n[measure]\nminutes = 10\n')
-    scale_checks.check_pretraining(read_scale(file, NAMES))
+    assert scale_checks.pretrained_config(read_scale(file, NAMES)).hidden_size == 128

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tape.configs import ProteinBertConfig
 from tape.errors import ConfigError
+from tape.models import modeling_bert
 from tape.models.modeling_bert import ProteinBertForMaskedLM, ProteinBertModel
 from tape.models.neighbor_attention import neighbor_start, offsets
 
@@ -136,6 +137,14 @@ def test_the_configuration_keeps_it(tmp_path: Path) -> None:
     made = config(hidden_size=16, num_attention_heads=2)
     ProteinBertModel(made).save_pretrained(tmp_path)
     assert ProteinBertConfig.from_pretrained(tmp_path).initial_attention == "neighbours"
+
+
+def test_loading_does_not_compute_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ProteinBertModel(config(hidden_size=16, num_attention_heads=2)).save_pretrained(tmp_path)
+    monkeypatch.setattr(modeling_bert, "neighbor_start", None)
+    ProteinBertModel.from_pretrained(tmp_path)
+    with pytest.raises(TypeError):
+        ProteinBertModel(config(hidden_size=16, num_attention_heads=2))
 
 
 @pytest.mark.parametrize(
