@@ -4,8 +4,9 @@
 
 RESULTS are run directories, searched for eval_SPLIT.json. DIR gets report.html (one file that opens offline, on a phone
 and in print: results, curves, contact maps, confusion matrices, scatter and strip charts), table.md (the table, and the
-published numbers with the reasons why they are not comparable) and table.csv (full precision, with intervals). Metrics
-in bins of identity to training data (tape-leakage), if there are any, are in the page, in table.md and in leakage.csv.
+published numbers with the reasons why they are not comparable) and table.csv (full precision, with intervals). Paired
+differences of every model to random weights, if these were evaluated, are in the page, in table.md and in
+differences.csv; metrics in bins of identity to training data (tape-leakage), if there are any, in leakage.csv.
 Simulated data are marked wherever they are shown, and published numbers are beside evaluations on the same data only.
 The installed command is `tape-report`.
 """
@@ -18,30 +19,32 @@ from pathlib import Path
 
 from tape.cli.parser import ArgumentParser
 from tape.io.writing import atomic_directory, check_output_directory, check_replaceable, write_text
+from tape.report.differences import Differences
 from tape.report.layouts import read_layout_losses
 from tape.report.leakage import csv_leakage, markdown_leakage
 from tape.report.page import page
 from tape.report.rows import csv_table, make_rows, markdown_published, markdown_table, read_evaluations
 
-PAGE, TABLE, VALUES, LEAKAGE = "report.html", "table.md", "table.csv", "leakage.csv"
+PAGE, TABLE, VALUES, DIFFERENCES, LEAKAGE = "report.html", "table.md", "table.csv", "differences.csv", "leakage.csv"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the report of the command line's directories and print its table."""
     options = make_parser().parse_args(arguments)
-    check_replaceable(options.out, {PAGE, TABLE, VALUES, LEAKAGE}.__contains__, "--out")
+    check_replaceable(options.out, {PAGE, TABLE, VALUES, DIFFERENCES, LEAKAGE}.__contains__, "--out")
     check_output_directory(options.out, "--out")
     evaluations = read_evaluations(options.results)
     layouts = None if options.layouts is None else read_layout_losses(options.layouts)
     rows = make_rows(evaluations)
-    text = markdown_table(rows) + markdown_leakage(evaluations)
-    bins = csv_leakage(evaluations)
+    differences = Differences.of(evaluations)
+    text = markdown_table(rows) + differences.markdown() + markdown_leakage(evaluations)
     with atomic_directory(options.out, overwrite=True) as folder:
         write_text(folder / TABLE, text + markdown_published(evaluations))
         write_text(folder / VALUES, csv_table(rows))
-        if bins:
-            write_text(folder / LEAKAGE, bins)
-        write_text(folder / PAGE, page(evaluations, options.pretraining, layouts))
+        for name, content in ((DIFFERENCES, differences.csv()), (LEAKAGE, csv_leakage(evaluations))):
+            if content:
+                write_text(folder / name, content)
+        write_text(folder / PAGE, page(evaluations, differences, options.pretraining, layouts))
     print(text)
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from tape.cli.parser import ArgumentParser
 from tape.errors import ConfigError, DataError
 from tape.evaluation.groups import Groups, read_groups
+from tape.evaluation.records import EvaluationRecord
 from tape.io.checksums import sha256_of
 from tape.io.writing import check_output_directory, write_text
 from tape.metrics import Bootstrap, TaskTypeMetrics, metrics_of
@@ -59,6 +60,7 @@ _TOLERANCE = 1e-6
 _COLUMNS = ("task", "data", "split (proteins)", "metric", "first", "second", "difference", "interval")
 
 Seeds = list[Evaluated]
+Measurements = dict[Path, "_Measured"]  # by eval_SPLIT.json
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,7 +95,7 @@ def table(
     notes = []
     for first, second in pairs:
         titles, record = dict(headlines_of(first)), first[0].record
-        groups = given or _recorded_groups([*first, *second])
+        groups = given or recorded_groups([*first, *second])
         comparison = compared(first, second, bootstrap, groups)
         for difference in (*comparison.differences, *comparison.within_groups):
             if all_metrics or difference.name in titles:
@@ -111,7 +113,12 @@ def table(
     return "\n".join([*lines, *(["", *notes] if notes else [])])
 
 
-def _recorded_groups(evaluations: Sequence[Evaluated]) -> Groups | None:
+def can_be_compared(record: EvaluationRecord) -> bool:
+    """Whether the predictions of the record's task have the scores that a comparison needs."""
+    return task_type_of(record) in _TASK_TYPES
+
+
+def recorded_groups(evaluations: Sequence[Evaluated]) -> Groups | None:
     """The groups over which the evaluations' own intervals are; None if they are over proteins.
 
     Raises:
@@ -194,13 +201,20 @@ class Comparison:
     groups: int = 0
 
 
-def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap, groups: Groups | None = None) -> Comparison:
+def compared(
+    first: Seeds,
+    second: Seeds,
+    bootstrap: Bootstrap,
+    groups: Groups | None = None,
+    measurements: Measurements | None = None,
+) -> Comparison:
     """Difference of every metric between two models on one split, each model with one seed or several.
 
     Args:
         first, second: the seeds of each model.
         bootstrap: number of resamples, seed and level.
         groups: groups of proteins to resample as wholes.
+        measurements: those of earlier comparisons on this split, to which new ones are added; None: none are kept.
 
     Raises:
         ConfigError: the task's predictions cannot be compared, or there are none.
@@ -223,7 +237,10 @@ def compared(first: Seeds, second: Seeds, bootstrap: Bootstrap, groups: Groups |
     complete: np.ndarray | None = None
     rows: list[list[Any]] = []
     for evaluation in (*first, *second):  # one at a time: contact maps are large, their measurements small
-        measured = _measured(evaluation, metrics)
+        measured = None if measurements is None else measurements.get(evaluation.file)
+        measured = measured or _measured(evaluation, metrics)
+        if measurements is not None:
+            measurements[evaluation.file] = measured
         reference = reference or measured
         if not _same_proteins(reference, measured):
             raise DataError(
@@ -257,9 +274,10 @@ def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
         raise ConfigError(f"{evaluation.results_file}: no predictions; evaluate the run again with tape-eval")
     try:
         rows = [metrics.measure(result["prediction"], result["target"]) for result in results]
+        recomputed = metrics.summarize(rows)
     except (TypeError, ValueError, IndexError):
-        raise DataError(f"{evaluation.results_file}: predictions do not match the shape of their labels") from None
-    for metric in metrics.summarize(rows):
+        raise DataError(f"{evaluation.results_file}: predictions do not match their labels in shape or range") from None
+    for metric in recomputed:
         written = evaluation.record.metric(metric.name)
         if written is not None and not np.isclose(metric.value, written.value, _TOLERANCE, _TOLERANCE, equal_nan=True):
             raise DataError(

@@ -24,6 +24,7 @@ from tape.report.rows import (
     shown_spread,
     shown_value,
     task_heading,
+    with_signs,
 )
 from tape.report.seeds import SeedMean
 
@@ -139,9 +140,9 @@ def leakage_table(evaluations: Sequence[Evaluated]) -> str:
     head += "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in columns)
     lines = []
     for row in rows:
-        metric = escape(row.metric.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
+        metric = escape(with_signs(row.metric))
         name = f"{escape(headings[row.task])}, {escape(row.split)}<br><small>{metric}</small>"
-        identity = escape(row.identity.replace(">=", "\N{GREATER-THAN OR EQUAL TO}"))
+        identity = escape(with_signs(row.identity))
         hits = f"<br><small>{row.no_hit:,} without a hit</small>" if row.no_hit else ""
         cells = "".join(_value_cell(row.values.get(column), column) for column in columns)
         lines.append(

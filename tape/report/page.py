@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from tape.report.differences import Differences
 from tape.report.figures import curves, predictions
 from tape.report.layouts import LayoutLosses
 from tape.report.leakage import leakage_table
@@ -17,11 +18,17 @@ STYLE = Path(__file__).with_name("report.css")
 SCRIPT = Path(__file__).with_name("report.js")  # sorting of tables; the page is complete without it
 
 
-def page(evaluations: Sequence[Evaluated], pretraining: Path | None, layouts: LayoutLosses | None = None) -> str:
+def page(
+    evaluations: Sequence[Evaluated],
+    differences: Differences,
+    pretraining: Path | None,
+    layouts: LayoutLosses | None = None,
+) -> str:
     """The HTML page of the evaluations.
 
     Args:
         evaluations: what to show.
+        differences: their paired differences to random weights.
         pretraining: directory with pretraining's metrics.jsonl.
         layouts: losses of pretraining by parallel layout.
     """
@@ -30,6 +37,7 @@ def page(evaluations: Sequence[Evaluated], pretraining: Path | None, layouts: La
     colors = _colors([e.column for e in evaluations])
     sections = [
         ("results", "Results", result_table(rows)),
+        ("differences", "Minus random weights", differences.html()),
         ("published", "Published numbers", published_cards(groups, colors)),
         ("leakage", "By identity to training data", leakage_table(evaluations)),
         ("curves", "Training", curves(evaluations, pretraining, colors)),

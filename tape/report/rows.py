@@ -29,6 +29,7 @@ HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
     "contact_prediction": (
         ("precision_at_l5", "P@L/5, separation >= 6"),
         ("precision_at_l5_medium_long", "P@L/5, separation >= 12"),
+        ("precision_at_l5_long", "P@L/5, separation >= 24"),
     ),
     "unsupervised_contact_prediction": (
         ("precision_at_l5", "P@L/5, separation >= 6"),
@@ -43,7 +44,7 @@ HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
 _VALUE_HEADLINES = (("spearmanr", "Spearman's rho"), ("r2", "R2"), ("mae", "MAE"), ("rmse", "RMSE"))
 # The same for tasks that are not in HEADLINES: the first of these that were all measured.
 _OTHER_HEADLINES: tuple[tuple[tuple[str, str], ...], ...] = (
-    (("precision_at_l5", "P@L/5, separation >= 6"), ("precision_at_l5_medium_long", "P@L/5, separation >= 12")),
+    HEADLINES["contact_prediction"],
     _VALUE_HEADLINES,
     (("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("mcc", "MCC"), ("auroc", "AUROC"), ("auprc", "AUPRC")),
     (("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("mcc", "MCC")),
@@ -332,6 +333,11 @@ def best_of(row: ReportRow) -> float | None:
     if len(numbers) < 2:
         return None
     return min(numbers) if row.metric.split(" of ")[0] in _LOSSES else max(numbers)
+
+
+def with_signs(title: str) -> str:
+    """A metric's title with mathematical signs, for HTML."""
+    return title.replace(">=", "\N{GREATER-THAN OR EQUAL TO}")
 
 
 def shown_value(metric: Metric | None) -> str:

@@ -31,6 +31,7 @@ from tape.report.rows import (
     shown_spread,
     shown_value,
     task_heading,
+    with_signs,
 )
 
 
@@ -75,7 +76,7 @@ def _model_table(rows: Sequence[ReportRow]) -> str:
     head = "".join(f'<th scope="col" class="n">{_shown_metric(row.metric)}</th>' for row in rows)
     lines = [
         f'<tr><th scope="row">{escape(column)}</th>'
-        + "".join(_value_cell(row.values.get(column), best_of(row), _with_signs(row.metric)) for row in rows)
+        + "".join(_value_cell(row.values.get(column), best_of(row), with_signs(row.metric)) for row in rows)
         + "</tr>"
         for column in columns_of(rows)
     ]
@@ -87,12 +88,8 @@ def _model_table(rows: Sequence[ReportRow]) -> str:
     return f"<h3>{title}</h3>{place}" + scrolling(table, f"results of {first.heading}, {first.split}")
 
 
-def _with_signs(title: str) -> str:
-    return title.replace(">=", "\N{GREATER-THAN OR EQUAL TO}")
-
-
 def _shown_metric(title: str) -> str:
-    return escape(_with_signs(title))
+    return escape(with_signs(title))
 
 
 def _range(metric: Metric | None) -> str:

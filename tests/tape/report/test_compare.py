@@ -185,7 +185,8 @@ def test_predictions_must_be_those_of_the_evaluation(tmp_path: Path) -> None:
     runs = [add_run(tmp_path, name, predictions(2)) for name in "ab"]
     for results, message in (
         (predictions(3), "from different evaluations"),
-        (short(), "do not match the shape of their labels"),
+        (short(), "do not match their labels in shape or range"),
+        (mislabeled(), "do not match their labels in shape or range"),
     ):
         (runs[1] / "results_cb513.pkl").write_bytes(pickle.dumps(({}, results), protocol=4))
         with pytest.raises(DataError, match=message):
@@ -194,6 +195,10 @@ def test_predictions_must_be_those_of_the_evaluation(tmp_path: Path) -> None:
 
 def short() -> list[dict[str, Any]]:
     return [{**result, "prediction": result["prediction"][:-1]} for result in predictions(2)]
+
+
+def mislabeled() -> list[dict[str, Any]]:
+    return [{**result, "target": np.arange(10) + 29541} for result in predictions(2)]
 
 
 def test_user_errors_are_one_line(tmp_path: Path, run_script: Callable, assert_clean_error: Callable) -> None:

@@ -1,0 +1,181 @@
+"""The report's paired differences: each model minus random weights, on the same test proteins."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from tape.errors import ConfigError, DataError
+from tape.evaluation.records import finite
+from tape.metrics import Bootstrap
+from tape.metrics.paired import Difference
+from tape.report.cells import markdown_row, shown_interval, shown_number
+from tape.report.compare import Comparison, Measurements, can_be_compared, compared, recorded_groups
+from tape.report.rows import (
+    COLUMNS,
+    Evaluated,
+    columns_in,
+    groups_of,
+    headlines_of,
+    in_known_order,
+    shown_data,
+    shown_task,
+    task_heading,
+    with_signs,
+)
+
+BASELINE = COLUMNS["random"]
+_EXPLANATION = (
+    f"Each model minus {BASELINE} on the same test proteins (means, where there are several seeds). Brackets are 95 %"
+    " intervals of a paired bootstrap; they cover the choice of proteins, and not the randomness of training."
+)
+
+
+@dataclass(frozen=True)
+class DifferenceRow:
+    """The differences of a metric on a split, for every model.
+
+    Attributes:
+        heading: the task's.
+        values: column -> difference to the column BASELINE.
+    """
+
+    task: str
+    data: str
+    simulated: bool
+    split: str
+    proteins: int
+    metric: str
+    heading: str
+    values: dict[str, Difference]
+
+    @property
+    def data_label(self) -> str:
+        return shown_data(self.data, self.simulated)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The differences of all evaluations to random weights.
+
+    Attributes:
+        rows: one per data set, split and metric of the report's table.
+        notes: sentences without full stops on groups of proteins, proteins left out, and what can't be compared.
+    """
+
+    rows: tuple[DifferenceRow, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, evaluations: Sequence[Evaluated], bootstrap: Bootstrap | None = None) -> Differences:
+        """Compute the differences; there are none without evaluations of random weights.
+
+        Args:
+            evaluations: those of the report.
+            bootstrap: number of resamples and seed; None: those of ``tape-compare``.
+        """
+        rows: list[DifferenceRow] = []
+        notes: dict[str, None] = {}
+        for group in groups_of(evaluations):
+            columns = columns_in(group)
+            baseline = columns.pop(BASELINE, None)
+            record = group[0].record
+            if baseline is None or not columns or not can_be_compared(record):
+                continue
+            place, found = f"{shown_task(record.task)}, {record.split}", dict[str, dict[str, Difference]]()
+            measurements: Measurements = {}
+            for column, runs in columns.items():
+                try:
+                    groups = recorded_groups([*runs, *baseline])
+                    comparison = compared(runs, baseline, bootstrap or Bootstrap(), groups, measurements)
+                except (ConfigError, DataError) as error:
+                    notes[f"{place}: {column} is not compared: {error}"] = None
+                    continue
+                found[column] = {one.name: one for one in comparison.differences}
+                notes.update(dict.fromkeys(f"{place}: {note}" for note in _notes(comparison, column)))
+            for key, title in headlines_of(group):
+                values = {column: own[key] for column, own in found.items() if key in own}
+                if values:
+                    where = (record.task, record.data_name, record.is_simulated, record.split, record.proteins)
+                    rows.append(DifferenceRow(*where, title, task_heading(record), values))
+        return cls(tuple(rows), tuple(notes))
+
+    @property
+    def columns(self) -> list[str]:
+        """The models that are compared with random weights."""
+        return in_known_order(column for row in self.rows for column in row.values)
+
+    def markdown(self) -> str:
+        """The table; empty if there is nothing to compare."""
+        if not self.rows and not self.notes:
+            return ""
+        lines = ["", _EXPLANATION, ""]
+        if self.rows:
+            lines.append(markdown_row(("task", "split (proteins)", "metric", *self.columns)))
+            lines.append("|:--|:--|:--|" + "--:|" * len(self.columns))
+        for row in self.rows:
+            cells = [_cell(row.values.get(column)) for column in self.columns]
+            lines.append(markdown_row((row.task, f"{row.split} ({row.proteins})", row.metric, *cells)))
+        lines += ["", *(f"- {note}" for note in self.notes)] if self.notes else []
+        return "\n".join(lines) + "\n"
+
+    def html(self) -> str:
+        """The table in HTML; empty if there is nothing to compare."""
+        notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
+        notes = f'<ul class="reasons">{notes}</ul>' if notes else ""
+        if not self.rows:
+            return notes
+        head = "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in self.columns)
+        lines = []
+        for row in self.rows:
+            place = f"{escape(row.data_label)}<br><small>{escape(row.split)}, {row.proteins:,} proteins</small>"
+            name = f"{escape(row.heading)}<br><small>{escape(with_signs(row.metric))}</small>"
+            cells = "".join(_html_cell(row.values.get(column), column) for column in self.columns)
+            lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
+        caption = f"<caption>{_EXPLANATION} Bold: the interval excludes 0.</caption>"
+        head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
+        table = f'<table class="folding">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
+        frame = f'<div class="scroll" role="region" aria-label="minus {BASELINE}" tabindex="0">'
+        return f"{frame}{table}</div>{notes}"
+
+    def csv(self) -> str:
+        """The table as CSV with full precision; empty if there is nothing to compare."""
+        if not self.rows:
+            return ""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        names = ["task", "data", "simulated", "split", "proteins", "metric", "model"]
+        writer.writerow([*names, "value", "random weights", "difference", "low", "high"])
+        for row in self.rows:
+            place = [row.task, row.data, row.simulated, row.split, row.proteins, row.metric]
+            for column, one in row.values.items():
+                numbers = [finite(one.first), finite(one.second), finite(one.value)]
+                writer.writerow([*place, column, *numbers, *(one.interval or (None, None))])
+        return stream.getvalue()
+
+
+def _notes(comparison: Comparison, column: str) -> list[str]:
+    notes = [f"intervals over {comparison.groups:,} groups of proteins"] if comparison.groups else []
+    if comparison.left_out:
+        notes.append(f"{comparison.left_out:,} proteins without a label or a finite prediction of {column} left out")
+    return notes
+
+
+def _cell(one: Difference | None) -> str:
+    if one is None:
+        return "-"
+    interval = "" if one.interval is None else f" {shown_interval(one.interval, '+', one.name)}"
+    return f"{shown_number(one.value, '+', one.name)}{interval}"
+
+
+def _html_cell(one: Difference | None, column: str) -> str:
+    if one is None:
+        return f'<td class="n" data-column="{escape(column)}">-</td>'
+    text = shown_number(one.value, "+", one.name)
+    if one.interval is not None and (one.interval[0] > 0 or one.interval[1] < 0):
+        text = f"<strong>{text}</strong>"
+    small = "" if one.interval is None else f"<br><small>{shown_interval(one.interval, '+', one.name)}</small>"
+    return f'<td class="n" data-column="{escape(column)}">{text}{small}</td>'
