@@ -177,6 +177,7 @@ def check_settings(options: argparse.Namespace, model: Path) -> None:
     path = options.output_dir / _SETTINGS_NAME
     if path.is_file():
         earlier = read_json_object(path)
+        earlier.setdefault("random_weights", [])  # of earlier versions, which had no exception
         other = sorted(name for name, value in settings.items() if earlier.get(name) != value)
         if other:
             raise ConfigError(f"{path}: its runs have other settings ({', '.join(other)}); choose another --output-dir")

@@ -13,6 +13,8 @@ from tape.errors import ConfigError, UsageError
 from tape.tokenizers import TAPETokenizer
 
 _DEFAULT_EPSILON = 1e-5
+_DEFAULT_STD = 0.02
+_DEFAULT_ATTENTION = "random"
 _REQUIRED = ("num_layers", "hidden_size", "num_attention_heads", "max_position_embeddings")
 # option -> field of the configuration
 _FIELDS = {
@@ -63,16 +65,15 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--init-method-std",
         type=positive_float,
-        default=0.02,
-        help="standard deviation of initial weights; output projections use it divided by sqrt(2 x --num-layers)",
+        help="standard deviation of initial weights; output projections use it divided by sqrt(2 x --num-layers)"
+        f" (default: {_DEFAULT_STD})",
     )
     group.add_argument(
         "--initial-attention",
         choices=INITIAL_ATTENTION,
-        default="random",
         help="neighbours: attention heads start out attending to nearby residues, which small models do not learn"
         " within millions of tokens; half-neighbours: half of the heads, which still do so after pretraining; see"
-        " tape/models/neighbor_attention.py",
+        f" tape/models/neighbor_attention.py (default: {_DEFAULT_ATTENTION})",
     )
     group.add_argument(
         "--no-bias-gelu-fusion", action="store_true", help="use the erf form of GELU instead of the tanh approximation"
@@ -100,8 +101,11 @@ def check_model_flags(options: Mapping[str, Any], config: ProteinBertConfig, pat
         raise ConfigError(
             f"--no-bias-gelu-fusion requests hidden_act gelu, which contradicts {path}: it has {config.hidden_act}"
         )
-    if options["initial_attention"] != "random":
-        raise ConfigError(f"--initial-attention {options['initial_attention']} is for new weights, not those of {path}")
+    if options["initial_attention"] not in (None, config.initial_attention):
+        raise ConfigError(
+            f"--initial-attention {options['initial_attention']} is for new weights; those of {path} began with"
+            f" {config.initial_attention}"
+        )
     length, positions = options["seq_length"], options["max_position_embeddings"] or config.max_position_embeddings
     if length > positions:
         raise ConfigError(
@@ -125,20 +129,25 @@ def with_model_of(options: Mapping[str, Any], config: ProteinBertConfig | None) 
         missing = [f"--{name.replace('_', '-')}" for name in _REQUIRED if options[name] is None]
         if missing:
             raise UsageError(f"the following arguments are required: {', '.join(missing)} (see --help)")
-        return {**options, "layernorm_epsilon": options["layernorm_epsilon"] or _DEFAULT_EPSILON}
+        return {
+            **options,
+            "layernorm_epsilon": options["layernorm_epsilon"] or _DEFAULT_EPSILON,
+            "init_method_std": options["init_method_std"] or _DEFAULT_STD,
+            "initial_attention": options["initial_attention"] or _DEFAULT_ATTENTION,
+        }
     found = {name: getattr(config, field) for name, field in _FIELDS.items()}
     if found["ffn_hidden_size"] == 4 * config.hidden_size:  # the default, which is recorded as such
         found["ffn_hidden_size"] = None
-    initial_attention = options["initial_attention"]
-    if initial_attention not in ("random", config.initial_attention):  # the default may stand for any
+    if options["initial_attention"] not in (None, config.initial_attention):
         raise ConfigError(
-            f"--initial-attention {initial_attention} contradicts the model to resume, which began with"
+            f"--initial-attention {options['initial_attention']} contradicts the model to resume, which began with"
             f" {config.initial_attention}"
         )
     completed = {name: found[name] if options[name] is None else options[name] for name in _FIELDS}
     return {
         **options,
         **completed,
+        "init_method_std": options["init_method_std"] or config.initializer_range,
         "initial_attention": config.initial_attention,
         "no_bias_gelu_fusion": options["no_bias_gelu_fusion"] or config.hidden_act == "gelu",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from proteinlm.workflow.measure_iterations import LONG_SCHEDULE
 from proteinlm.workflow.random_weights import random_weights_options
@@ -71,7 +72,7 @@ def pretrained_config(scale: Scale) -> ProteinBertConfig:
     """The configuration of the model that pretraining makes; checks all of its options, as its command does.
 
     Raises:
-        ConfigError: they contradict each other. Names the file.
+        ConfigError: they contradict each other, or the model to start from can't be read. Names the file.
     """
     from pretrain.config.arguments import parse_arguments
     from pretrain.config.flags import make_parser as make_pretrain_parser
@@ -82,12 +83,12 @@ def pretrained_config(scale: Scale) -> ProteinBertConfig:
         options = make_pretrain_parser().parse_args(words)
         ranks = options.tensor_model_parallel_size * options.pipeline_model_parallel_size
         return parse_arguments(words, ranks).model
-    except ConfigError as error:
+    except ProteinLMError as error:
         raise ConfigError(f"{scale.file}: pretrain: {error}") from error
 
 
 def check_finetuning(scale: Scale, data: Path, out: Path, model: ProteinBertConfig) -> None:
-    """Check the options of each finetuning run together, as its command does, and build its model without memory.
+    """Check the options of each finetuning run together, as its command does, and build its model without weights.
 
     Args:
         scale: the settings.
@@ -95,7 +96,8 @@ def check_finetuning(scale: Scale, data: Path, out: Path, model: ProteinBertConf
         model: configuration of the model that is finetuned.
 
     Raises:
-        ConfigError: options contradict each other, the task, the variant or the model. Names the file and the run.
+        ConfigError: options contradict each other, the task or the variant, or change the shape of weights that are
+            pretrained. Names the file and the run.
     """
     from tape.cli.train import finetune_config
 
@@ -106,22 +108,39 @@ def check_finetuning(scale: Scale, data: Path, out: Path, model: ProteinBertConf
             for seed in scale.seeds:
                 own = ("--seed", str(seed), *(("--freeze",) if variant == "frozen" else ()))
                 places = ("--data_dir", str(data), "--output_dir", str(out))
-                start = () if variant == "onehot" else random_weights_options(file, model.initial_attention)
-                words_of_run = [model_type_of(variant), task, *own, *places, *start, *words]
+                words_of_run = [model_type_of(variant), task, *own, *places, *_start(variant, file, model), *words]
                 try:
                     config = finetune_config(words_of_run, raises_errors=True)
                     if seed == scale.seeds[0]:  # the model is the same for all
-                        _check_model(config.model, task)
+                        _check_model(config.model, task, None if variant in ("onehot", "random") else model)
                 except ConfigError as error:
                     raise ConfigError(f"{scale.file}: finetune: {run_title(task, variant, seed)}: {error}") from error
 
 
-def _check_model(config: ModelConfig, task: str) -> None:
-    from tape.finetuning.model import build_trained_model  # imports torch
-    from tape.models.meta_device import on_meta_device
+def _start(variant: str, file: Path, model: ProteinBertConfig) -> tuple[str, ...]:
+    """Options for a model of a variant's architecture, without its weights."""
+    if variant == "onehot":
+        return ()
+    return random_weights_options(file, model.initial_attention if variant == "random" else "random")
 
+
+def _check_model(config: ModelConfig, task: str, pretrained: ProteinBertConfig | None) -> None:
+    from tape.finetuning.model import build_model, build_trained_model  # imports torch
+    from tape.models.meta_device import on_meta_device
+    from tape.models.modeling_bert import ProteinBertModel
+
+    tokenizer = TAPETokenizer(config.tokenizer)
     with on_meta_device():
-        build_trained_model(config, task, TAPETokenizer(config.tokenizer), None)
+        build_trained_model(config, task, tokenizer, None)
+        if pretrained is None:
+            return
+        given = ProteinBertModel(pretrained).state_dict()
+        encoder: Any = build_model(config, task, tokenizer, None).base_model
+        wanted = encoder.state_dict()
+    for name in dict.fromkeys((*given, *wanted)):
+        shapes = [tuple(state[name].shape) if name in state else None for state in (wanted, given)]
+        if shapes[0] != shapes[1]:
+            raise ConfigError(f"config changes {name} of the pretrained model: {shapes[0]} instead of {shapes[1]}")
 
 
 def check_evaluation(scale: Scale, data: Path, out: Path) -> None:

@@ -198,8 +198,8 @@ class SequenceClassificationHead(nn.Module):
     ) -> None:
         super().__init__()
         self.multilabel = multilabel
-        self.classify = SimpleMLP(hidden_size, head_hidden_size, num_labels)
         self.class_weights = _checked_weights(class_weights, num_labels)
+        self.classify = SimpleMLP(hidden_size, head_hidden_size, num_labels)
 
     def forward(self, pooled_output: Tensor, targets: Tensor | None = None) -> HeadOutput:
         logits = self.classify(pooled_output)
@@ -354,8 +354,10 @@ def _checked_weights(weights: Sequence[float] | None, num_labels: int) -> Consta
     """The weights of the classes.
 
     Raises:
-        ConfigError: there is not a positive number for each class.
+        ConfigError: there are no classes, or not a positive number for each.
     """
+    if num_labels < 1:  # -1 for tasks without classes
+        raise ConfigError(f"num_labels must be the number of classes, at least 1, not {num_labels}")
     if weights is None:
         return None
     if not isinstance(weights, list | tuple) or not all(map(_is_weight, weights)):

@@ -5,7 +5,7 @@
 RESULTS are run directories, searched for eval_SPLIT.json. DIR gets report.html (one file that opens offline, on a phone
 and in print: results, curves, contact maps, confusion matrices, scatter and strip charts), table.md (the table, and the
 published numbers with the reasons why they are not comparable) and table.csv (full precision, with intervals). Paired
-differences of every model to random weights, if these were evaluated, are in the page, in table.md and in
+differences of every model from random weights, if these were evaluated, are in the page, in table.md and in
 differences.csv; metrics in bins of identity to training data (tape-leakage), if there are any, in leakage.csv.
 Simulated data are marked wherever they are shown, and published numbers are beside evaluations on the same data only.
 The installed command is `tape-report`.

@@ -128,13 +128,16 @@ def recorded_groups(evaluations: Sequence[Evaluated]) -> Groups | None:
     first = evaluations[0]
     if len(used) > 1:
         over = (f"{one.record.groups or 'proteins'} in {one.file}" for one in used.values())
-        raise ConfigError(f"intervals are over {' and over '.join(over)}; name a table by --groups")
+        raise ConfigError(f"intervals are over {' and over '.join(over)}; name a table by tape-compare --groups")
     if first.record.groups is None:
         return None
     path = Path(first.record.groups.path)
     if not path.is_file() or sha256_of(path) != first.record.groups.sha256:
         state = "has changed since" if path.is_file() else "is gone"
-        raise ConfigError(f"{path}: the table of groups of {first.file} {state}; name it by --groups")
+        raise ConfigError(
+            f"{path}: the table of groups of {first.file} {state}; evaluate again, or name a table by tape-compare"
+            " --groups"
+        )
     return read_groups(path)
 
 
@@ -239,14 +242,14 @@ def compared(
     for evaluation in (*first, *second):  # one at a time: contact maps are large, their measurements small
         measured = None if measurements is None else measurements.get(evaluation.file)
         measured = measured or _measured(evaluation, metrics)
-        if measurements is not None:
-            measurements[evaluation.file] = measured
         reference = reference or measured
         if not _same_proteins(reference, measured):
             raise DataError(
                 f"{first[0].results_file} and {evaluation.results_file} do not contain the same proteins with the same"
                 " labels in the same order"
             )
+        if measurements is not None:  # without their own targets, which are large contact maps
+            measurements[evaluation.file] = replace(measured, targets=reference.targets)
         rows.append(measured.rows)
         complete = measured.complete if complete is None else complete & measured.complete
     assert complete is not None  # there are two models
@@ -275,7 +278,10 @@ def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
     try:
         rows = [metrics.measure(result["prediction"], result["target"]) for result in results]
         recomputed = metrics.summarize(rows)
-    except (TypeError, ValueError, IndexError):
+        targets = [np.asarray(result["target"]) for result in results]
+        predicted = [bool(np.isfinite(np.asarray(result["prediction"], dtype=np.float64)).all()) for result in results]
+        labeled = [bool(np.isfinite(target.astype(np.float64)).any()) for target in targets]
+    except (AttributeError, TypeError, ValueError, LookupError, OverflowError):
         raise DataError(f"{evaluation.results_file}: predictions do not match their labels in shape or range") from None
     for metric in recomputed:
         written = evaluation.record.metric(metric.name)
@@ -284,9 +290,6 @@ def _measured(evaluation: Evaluated, metrics: TaskTypeMetrics) -> _Measured:
                 f"{evaluation.results_file} gives {metric.name} {metric.value:.6g}, but {evaluation.file.name} records"
                 f" {written.value:.6g}: they are from different evaluations; evaluate the run again"
             )
-    targets = [np.asarray(result["target"]) for result in results]
-    predicted = [bool(np.isfinite(np.asarray(result["prediction"], dtype=np.float64)).all()) for result in results]
-    labeled = [bool(np.isfinite(target.astype(np.float64)).any()) for target in targets]
     return _Measured([str(r["id"]) for r in results], targets, rows, np.array(predicted) & np.array(labeled))
 
 

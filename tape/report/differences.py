@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -24,6 +25,7 @@ from tape.report.rows import (
     shown_data,
     shown_task,
     task_heading,
+    train_samples_of,
     with_signs,
 )
 
@@ -40,7 +42,7 @@ class DifferenceRow:
 
     Attributes:
         heading: the task's.
-        values: column -> difference to the column BASELINE.
+        values: column -> difference from the column BASELINE.
     """
 
     task: str
@@ -59,7 +61,7 @@ class DifferenceRow:
 
 @dataclass(frozen=True)
 class Differences:
-    """The differences of all evaluations to random weights.
+    """The differences of all evaluations from random weights.
 
     Attributes:
         rows: one per data set, split and metric of the report's table.
@@ -82,22 +84,23 @@ class Differences:
         for group in groups_of(evaluations):
             columns = columns_in(group)
             baseline = columns.pop(BASELINE, None)
-            record = group[0].record
-            if baseline is None or not columns or not can_be_compared(record):
+            if baseline is None or not columns:
                 continue
-            place, found = f"{shown_task(record.task)}, {record.split}", dict[str, dict[str, Difference]]()
-            measurements: Measurements = {}
-            for column, runs in columns.items():
-                try:
-                    groups = recorded_groups([*runs, *baseline])
-                    comparison = compared(runs, baseline, bootstrap or Bootstrap(), groups, measurements)
-                except (ConfigError, DataError) as error:
-                    notes[f"{place}: {column} is not compared: {error}"] = None
-                    continue
-                found[column] = {one.name: one for one in comparison.differences}
-                notes.update(dict.fromkeys(f"{place}: {note}" for note in _notes(comparison, column)))
+            record = baseline[0].record
+            data = shown_data(record.data_name, record.is_simulated)
+            place = f"{shown_task(record.task)}, {data}, {record.split}"
+            if not can_be_compared(record):
+                notes[f"{place}: the predictions are not compared, since their scores are not stored"] = None
+                continue
+            found, failed = _compared(columns, baseline, bootstrap or Bootstrap())
+            for column, comparison in found.items():
+                own = (*_notes(comparison, column), *_training_note(column, columns[column], baseline))
+                notes.update(dict.fromkeys(f"{place}: {note}" for note in own))
+            for error, names in failed.items():
+                notes[f"{place}: {' and '.join(names)} can't be compared: {error}"] = None
+            named = {column: {one.name: one for one in found[column].differences} for column in found}
             for key, title in headlines_of(group):
-                values = {column: own[key] for column, own in found.items() if key in own}
+                values = {column: own[key] for column, own in named.items() if key in own}
                 if values:
                     where = (record.task, record.data_name, record.is_simulated, record.split, record.proteins)
                     rows.append(DifferenceRow(*where, title, task_heading(record), values))
@@ -112,14 +115,17 @@ class Differences:
         """The table; empty if there is nothing to compare."""
         if not self.rows and not self.notes:
             return ""
-        lines = ["", _EXPLANATION, ""]
+        lines = []
         if self.rows:
-            lines.append(markdown_row(("task", "split (proteins)", "metric", *self.columns)))
-            lines.append("|:--|:--|:--|" + "--:|" * len(self.columns))
+            lines += ["", _EXPLANATION, ""]
+            lines.append(markdown_row(("task", "data", "split (proteins)", "metric", *self.columns)))
+            lines.append("|:--|:--|:--|:--|" + "--:|" * len(self.columns))
         for row in self.rows:
             cells = [_cell(row.values.get(column)) for column in self.columns]
-            lines.append(markdown_row((row.task, f"{row.split} ({row.proteins})", row.metric, *cells)))
-        lines += ["", *(f"- {note}" for note in self.notes)] if self.notes else []
+            place = (row.task, row.data_label, f"{row.split} ({row.proteins})", row.metric)
+            lines.append(markdown_row((*place, *cells)))
+        if self.notes:
+            lines += ["", f"On differences from {BASELINE}:", "", *(f"- {note}" for note in self.notes)]
         return "\n".join(lines) + "\n"
 
     def html(self) -> str:
@@ -137,7 +143,7 @@ class Differences:
             lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
         caption = f"<caption>{_EXPLANATION} Bold: the interval excludes 0.</caption>"
         head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
-        table = f'<table class="folding">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
+        table = f'<table class="folding sortable">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
         frame = f'<div class="scroll" role="region" aria-label="minus {BASELINE}" tabindex="0">'
         return f"{frame}{table}</div>{notes}"
 
@@ -155,6 +161,28 @@ class Differences:
                 numbers = [finite(one.first), finite(one.second), finite(one.value)]
                 writer.writerow([*place, column, *numbers, *(one.interval or (None, None))])
         return stream.getvalue()
+
+
+def _compared(
+    columns: Mapping[str, list[Evaluated]], baseline: list[Evaluated], bootstrap: Bootstrap
+) -> tuple[dict[str, Comparison], dict[str, list[str]]]:
+    """The comparison of each column with the baseline, and the columns without one by error."""
+    found: dict[str, Comparison] = {}
+    failed: dict[str, list[str]] = {}
+    measurements: Measurements = {}
+    for column, runs in columns.items():
+        try:
+            groups = recorded_groups([*runs, *baseline])
+            found[column] = compared(runs, baseline, bootstrap, groups, measurements)
+        except (ConfigError, DataError) as error:
+            failed.setdefault(str(error), []).append(column)
+    return found, failed
+
+
+def _training_note(column: str, runs: list[Evaluated], baseline: list[Evaluated]) -> list[str]:
+    """That the two models were trained on different numbers of proteins."""
+    own, other = (", ".join(train_samples_of(model)) or "all proteins" for model in (runs, baseline))
+    return [] if own == other else [f"{column} was trained on {own}, {BASELINE} on {other}"]
 
 
 def _notes(comparison: Comparison, column: str) -> list[str]:
@@ -178,4 +206,5 @@ def _html_cell(one: Difference | None, column: str) -> str:
     if one.interval is not None and (one.interval[0] > 0 or one.interval[1] < 0):
         text = f"<strong>{text}</strong>"
     small = "" if one.interval is None else f"<br><small>{shown_interval(one.interval, '+', one.name)}</small>"
-    return f'<td class="n" data-column="{escape(column)}">{text}{small}</td>'
+    value = "" if math.isnan(one.value) else f' data-value="{one.value!r}"'
+    return f'<td class="n" data-column="{escape(column)}"{value}>{text}{small}</td>'

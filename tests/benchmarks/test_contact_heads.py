@@ -117,6 +117,25 @@ def test_all_cells_have_the_same_budget(words: list[str], monkeypatch: pytest.Mo
     ] * 2
 
 
+def test_random_weights_have_the_better_initial_attention(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", stand_in(trained))
+    contact_heads.main(words)
+    settings = Path(words[3]) / "settings.json"
+    earlier = json.loads(settings.read_text())
+    del earlier["random_weights"]
+    settings.write_text(json.dumps(earlier))
+    contact_heads.main(words)  # runs of earlier versions stay valid
+    assert not any("initial_attention" in word for command in trained for word in command)
+
+    model = small_language_model()
+    model.config.initial_attention = "half-neighbours"
+    model.save_pretrained(words[1], provenance={"kind": "test"})
+    trained.clear()
+    contact_heads.main([*words[:3], f"{words[3]}_half", *words[4:]])
+    assert ["initial_attention=neighbours" in command for command in trained] == [True, False] * 2
+
+
 def test_a_head_has_settings_of_its_own_for_both_starts(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[list[str]] = []
     monkeypatch.setattr(subprocess, "run", stand_in(trained))

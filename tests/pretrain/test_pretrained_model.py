@@ -174,18 +174,32 @@ def test_settings_without_a_flag_come_from_the_model(models: dict[str, tuple[Pat
     assert parse_arguments(start(path, "--num-layers", 4, "--layernorm-epsilon", 1e-3)).model == config.model
 
 
-def test_the_initial_attention_is_that_of_the_model(models: dict[str, tuple[Path, float]], tmp_path: Path) -> None:
-    """Random weights of its configuration begin with it later."""
+def test_the_initialization_is_that_of_the_model(models: dict[str, tuple[Path, float]], tmp_path: Path) -> None:
+    """Random weights of the configuration are then those that the model began with."""
     shutil.copytree(models["tape"][0], tmp_path / "half")
     (tmp_path / "half" / "SHA256SUMS").unlink()
     file = tmp_path / "half" / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "initial_attention": "half-neighbours"}))
-    assert parse_arguments(start(tmp_path / "half")).model.initial_attention == "half-neighbours"
+    values = {"initial_attention": "half-neighbours", "initializer_range": 0.03}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    for words, std in (((), 0.03), (("--initial-attention", "half-neighbours", "--init-method-std", 0.04), 0.04)):
+        config = parse_arguments(start(tmp_path / "half", *words))
+        assert (config.model.initial_attention, config.model.initializer_range) == ("half-neighbours", std)
+        assert config.init.std == std
+    for other in ("neighbours", "random"):
+        with pytest.raises(ConfigError, match=f"--initial-attention {other} is for new weights; those of .* half-neig"):
+            parse_arguments(start(tmp_path / "half", "--initial-attention", other))
 
-    resume = [*TRAINING, "--train-iters", "4", "--load", str(models["own"][0])]
-    assert parse_arguments([*resume, "--initial-attention", "random"]).model.initial_attention == "random"
-    with pytest.raises(ConfigError, match="--initial-attention neighbours contradicts the model to resume, .* random"):
-        parse_arguments([*resume, "--initial-attention", "neighbours"])
+
+def test_a_resume_keeps_the_initialization(flags: Flags, pretrain_here: Run, tmp_path: Path) -> None:
+    words = ["--save", tmp_path, "--initial-attention", "neighbours", "--init-method-std", 0.03, "--eval-iters", 0]
+    pretrain_here(flags(*words, train_iters=1))
+    resume = [*map(str, flags("--load", tmp_path, train_iters=2))]
+    for extra in ([], ["--initial-attention", "neighbours"]):
+        config = parse_arguments([*resume, *extra])
+        assert (config.given["initial_attention"], config.given["init_method_std"]) == ("neighbours", 0.03)
+    for other in ("half-neighbours", "random"):
+        with pytest.raises(ConfigError, match=f"--initial-attention {other} contradicts the model to resume, .* neigh"):
+            parse_arguments([*resume, "--initial-attention", other])
 
 
 def test_the_plan_of_a_dry_run_is_that_of_the_model(models: dict[str, tuple[Path, float]]) -> None:
@@ -214,7 +228,7 @@ def test_the_weights_are_forgotten_when_the_model_has_them(models: dict[str, tup
         (("--no-bias-gelu-fusion",), "requests hidden_act gelu, which contradicts .*/tape: it has gelu_tanh"),
         (("--max-position-embeddings", 128), "128 contradicts .* max_position_embeddings 64; --resize-positions"),
         (("--seq-length", 100), "--seq-length 100 exceeds the 64 positions of .*/tape: lower it, or give"),
-        (("--initial-attention", "neighbours"), "is for new weights, not those of .*/tape"),
+        (("--initial-attention", "neighbours"), "is for new weights; those of .*/tape began with random"),
         (("--pretrained-checkpoint", "x"), "give one of them"),
     ],
 )

@@ -434,6 +434,22 @@ def test_the_table_of_a_model_repeats_nothing_but_for_another_model(
             '[finetune]\nmetric_for_best_model = "top1"',
             r"finetune: .*secondary_structure from one-hot.*choose one of loss",
         ),
+        (
+            "toy",
+            '[finetune]\nconfig = ["num_labels=-1"]',
+            r"finetune: secondary_structure from one-hot, .*at least 1, not -1",
+        ),
+        (
+            "toy",
+            '[finetune.stability.pretrained]\nconfig = ["num_hidden_layers=5"]',
+            r"finetune: stability from pretrained, .*encoder\.layer\.2\..* of the pretrained model: .* instead of None",
+        ),
+        (
+            "toy",
+            '[finetune.stability.frozen]\nconfig = ["intermediate_size=256"]',
+            r"finetune: stability from pretrained, frozen, .* of the pretrained model: \(256, 32\) instead of \(",
+        ),
+        ("cpu", '[pretrain]\npretrained-checkpoint = "nothing/here"', r"pretrain: .*nothing/here"),
         ("toy", "[finetune]\nlora = 4", r"finetune: .*secondary_structure from one-hot, seed 42: .*--lora"),
         (
             "toy",
@@ -445,7 +461,7 @@ def test_the_table_of_a_model_repeats_nothing_but_for_another_model(
         (
             "toy",
             '[run]\nvariants = ["random"]\n[finetune]\nconfig = ["num_attention_heads=7"]',
-            r"finetune: secondary_structure from random weights, seed 42: .*7",
+            r"finetune: secondary_structure from random weights, seed 42: .*num_attention_heads 7",
         ),
         ("toy", '[finetune]\nconfig = ["hidden_size=\\"many\\""]', r"finetune: .*hidden_size"),
         (

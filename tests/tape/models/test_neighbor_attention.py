@@ -139,7 +139,7 @@ def test_the_configuration_keeps_it(tmp_path: Path) -> None:
     assert ProteinBertConfig.from_pretrained(tmp_path).initial_attention == "neighbours"
 
 
-def test_loading_does_not_compute_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_complete_weights_does_not_compute_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ProteinBertModel(config(hidden_size=16, num_attention_heads=2)).save_pretrained(tmp_path)
     monkeypatch.setattr(modeling_bert, "neighbor_start", None)
     ProteinBertModel.from_pretrained(tmp_path)

@@ -110,7 +110,10 @@ def test_groups_of_the_evaluations_are_those_of_their_comparison(
         compare.main(words)
     compare.main([*words, "--groups", str(table)])
     table.unlink()
-    with pytest.raises(ConfigError, match=r"the table of groups of .* is gone; name it by --groups"):
+    with pytest.raises(
+        ConfigError,
+        match=r"the table of groups of .* is gone; evaluate again, or name a table by tape-compare --groups",
+    ):
         compare.main(words)
 
 
@@ -186,7 +189,17 @@ def test_predictions_must_be_those_of_the_evaluation(tmp_path: Path) -> None:
     for results, message in (
         (predictions(3), "from different evaluations"),
         (short(), "do not match their labels in shape or range"),
-        (mislabeled(), "do not match their labels in shape or range"),
+        *(
+            ([{**predictions(2)[0], **damage}, *predictions(2)[1:]], "do not match their labels in shape or range")
+            for damage in (
+                {"target": np.arange(10) + 29541},
+                {"target": None},
+                {"target": 2**70},
+                {"prediction": None},
+                {"prediction": "abc"},
+                {"prediction": [0.5] * 10},
+            )
+        ),
     ):
         (runs[1] / "results_cb513.pkl").write_bytes(pickle.dumps(({}, results), protocol=4))
         with pytest.raises(DataError, match=message):
@@ -195,10 +208,6 @@ def test_predictions_must_be_those_of_the_evaluation(tmp_path: Path) -> None:
 
 def short() -> list[dict[str, Any]]:
     return [{**result, "prediction": result["prediction"][:-1]} for result in predictions(2)]
-
-
-def mislabeled() -> list[dict[str, Any]]:
-    return [{**result, "target": np.arange(10) + 29541} for result in predictions(2)]
 
 
 def test_user_errors_are_one_line(tmp_path: Path, run_script: Callable, assert_clean_error: Callable) -> None:

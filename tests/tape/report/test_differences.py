@@ -15,6 +15,7 @@ from tape.report import command as report
 from tape.report import compare
 from tape.report.differences import Differences
 from tape.report.rows import read_evaluations
+from tests.support import evaluated_runs as runs
 from tests.support.evaluated_runs import Page
 from tests.tape.report.test_compare import PROTEINS, add_run, predictions
 
@@ -50,7 +51,7 @@ def test_differences_are_those_of_compare(tmp_path: Path, capsys: pytest.Capture
             "[{:+.3f}, {:+.3f}]".format(*one.interval),
         )
         assert tuple(cells[-4:]) == shown
-    line = f"| secondary_structure | cb513 ({PROTEINS}) | 3-class accuracy | +0.350 [+0.350, +0.350] | -0.150 "
+    line = f"| secondary_structure | chains | cb513 ({PROTEINS}) | 3-class accuracy | +0.350 [+0.350, +0.350] | -0.150 "
     assert line in found.markdown()
     first, second = csv.DictReader(io.StringIO(found.csv()))
     assert (first["model"], float(first["value"])) == ("pretrained", pytest.approx(0.8))
@@ -93,27 +94,73 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     found = differences_in(root)
     assert found.rows == ()
     first, second = found.notes
-    assert first.startswith("secondary structure, cb513: pretrained is not compared: ")
+    assert first.startswith("secondary structure, chains, cb513: pretrained can't be compared: ")
     assert first.endswith("results_cb513.pkl: no predictions; evaluate the run again with tape-eval")
-    assert "other is not compared" in second
+    assert "other can't be compared" in second
     assert "do not contain the same proteins" in second
     assert str(other / "results_cb513.pkl") in found.markdown()
-    assert "is not compared" in found.html()
+    assert "be compared" in found.html()
+    (root / "secondary_structure_transformer_random" / "results_cb513.pkl").unlink()
+    (other / "results_cb513.pkl").unlink()
+    report.main([str(root), "--out", str(tmp_path / "report")])
+    text = (tmp_path / "report" / "table.md").read_text()
+    assert "| 3-class accuracy |" in text
+    assert "Each model minus" not in text
+
+
+def test_tasks_without_stored_scores_are_named(tmp_path: Path) -> None:
+    for name in ("random", "pretrained"):
+        runs.add_run(tmp_path, "masked_language_modeling", "transformer", name, "valid", False, perplexity=13.0)
+    found = differences_in(tmp_path)
+    assert found.notes == (
+        "masked language modeling, a <set>, valid: the predictions are not compared, since their scores are not stored",
+    )
+    assert "a &lt;set&gt;" in found.html()
+
+
+def test_data_sets_are_told_apart(tmp_path: Path) -> None:
+    for data, simulated in (("proteins", False), ("toys", True)):
+        for name, wrong in (("random", 5), ("pretrained", 2 if simulated else 3)):
+            run = add_run(tmp_path / data, name, predictions(wrong))
+            file = run / "eval_cb513.json"
+            content = json.loads(file.read_text())
+            file.write_text(json.dumps({**content, "data": {"name": data, "simulated": simulated}}))
+    lines = Differences.of(read_evaluations([tmp_path / "proteins", tmp_path / "toys"]), Bootstrap(20)).markdown()
+    assert "| proteins | cb513 (12) | 3-class accuracy | +0.200 " in lines
+    assert "| toys (simulated) | cb513 (12) | 3-class accuracy | +0.300 " in lines
+
+
+def test_the_proteins_are_those_of_the_compared_runs(tmp_path: Path) -> None:
+    for name, wrong in (("random", 5), ("pretrained", 2)):
+        add_run(tmp_path, name, predictions(wrong))
+    onehot = add_run(tmp_path, "onehot", predictions(6)[:7])
+    onehot.rename(tmp_path / "secondary_structure_onehot_onehot")
+    found = differences_in(tmp_path)
+    assert (found.rows[0].proteins, found.columns) == (PROTEINS, ["pretrained"])
+
+
+def test_different_numbers_of_training_proteins_are_named(tmp_path: Path) -> None:
+    add_run(tmp_path, "random", predictions(5))
+    file = add_run(tmp_path, "pretrained", predictions(2)) / "eval_cb513.json"
+    training = {"proteins": 863, "available": 8633}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "training": training}))
+    (note,) = differences_in(tmp_path).notes
+    assert note.endswith(": pretrained was trained on 863 of 8,633 proteins, random weights on all proteins")
 
 
 def test_groups_of_the_evaluations_are_resampled(tmp_path: Path) -> None:
     root, table = tmp_path / "results", tmp_path / "groups.csv"
     table.write_text("id,group\n" + "".join(f"p{index},{index // 6}\n" for index in range(PROTEINS)))
     half = PROTEINS // 2
-    runs = [
+    both = [
         add_run(root, "random", predictions(5)),
         add_run(root, "pretrained", [*predictions(2)[:half], *predictions(6)[half:]]),
     ]
-    assert differences_in(root, 200).rows[0].values["pretrained"].interval != (-0.1, 0.3)
-    for run in runs:
+    assert differences_in(root, 200).rows[0].values["pretrained"].interval != pytest.approx((-0.1, 0.3))
+    for run in both:
         file = run / "eval_cb513.json"
         groups = {"path": str(table), "sha256": sha256_of(table), "groups": 2}
         file.write_text(json.dumps({**json.loads(file.read_text()), "groups": groups}))
     found = differences_in(root, 200)
     assert found.rows[0].values["pretrained"].interval == pytest.approx((-0.1, 0.3))
-    assert found.notes == ("secondary structure, cb513: intervals over 2 groups of proteins",)
+    assert found.notes == ("secondary structure, chains, cb513: intervals over 2 groups of proteins",)
