@@ -15,7 +15,7 @@ copyright = author
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "module_table"]
-exclude_patterns = ["_ext"]
+exclude_patterns = ["_ext", "report"]  # report: made by tape-report
 
 # Markdown: formulas between dollar signs, and links to headings ([text](page.md#heading)) as on GitHub.
 myst_enable_extensions = ["colon_fence", "dollarmath"]

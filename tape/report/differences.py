@@ -64,7 +64,8 @@ class Differences:
     """The differences of all evaluations from random weights.
 
     Attributes:
-        rows: one per data set, split and metric of the report's table.
+        rows: one per data set, split and metric of the report's table; where intervals are over groups of proteins,
+            also of the metric's mean within groups.
         notes: sentences without full stops on groups of proteins, proteins left out, and what can't be compared.
     """
 
@@ -98,12 +99,13 @@ class Differences:
                 notes.update(dict.fromkeys(f"{place}: {note}" for note in own))
             for error, names in failed.items():
                 notes[f"{place}: {' and '.join(names)} can't be compared: {error}"] = None
-            named = {column: {one.name: one for one in found[column].differences} for column in found}
+            where = (record.task, record.data_name, record.is_simulated, record.split, record.proteins)
             for key, title in headlines_of(group):
-                values = {column: own[key] for column, own in named.items() if key in own}
-                if values:
-                    where = (record.task, record.data_name, record.is_simulated, record.split, record.proteins)
-                    rows.append(DifferenceRow(*where, title, task_heading(record), values))
+                for within in (False, True):
+                    values = {column: one for column in found for one in _of(found[column], key, within)}
+                    if values:
+                        name = f"{title}, mean within groups" if within else title
+                        rows.append(DifferenceRow(*where, name, task_heading(record), values))
         return cls(tuple(rows), tuple(notes))
 
     @property
@@ -177,6 +179,12 @@ def _compared(
         except (ConfigError, DataError) as error:
             failed.setdefault(str(error), []).append(column)
     return found, failed
+
+
+def _of(comparison: Comparison, name: str, within: bool) -> list[Difference]:
+    """The difference of a metric over all proteins, or of its mean within groups; empty if there is none."""
+    differences = comparison.within_groups if within else comparison.differences
+    return [one for one in differences if one.name == name]
 
 
 def _training_note(column: str, runs: list[Evaluated], baseline: list[Evaluated]) -> list[str]:

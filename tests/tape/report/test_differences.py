@@ -163,4 +163,7 @@ def test_groups_of_the_evaluations_are_resampled(tmp_path: Path) -> None:
         file.write_text(json.dumps({**json.loads(file.read_text()), "groups": groups}))
     found = differences_in(root, 200)
     assert found.rows[0].values["pretrained"].interval == pytest.approx((-0.1, 0.3))
+    assert [row.metric for row in found.rows] == ["3-class accuracy", "3-class accuracy, mean within groups"]
+    assert found.rows[1].values["pretrained"].groups == 2
+    assert found.rows[1].values["pretrained"].value == pytest.approx(0.1)
     assert found.notes == ("secondary structure, chains, cb513: intervals over 2 groups of proteins",)
