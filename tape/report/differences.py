@@ -18,6 +18,7 @@ from tape.report.compare import Comparison, Measurements, can_be_compared, compa
 from tape.report.rows import (
     COLUMNS,
     Evaluated,
+    MetricRow,
     columns_in,
     groups_of,
     headlines_of,
@@ -26,8 +27,8 @@ from tape.report.rows import (
     shown_task,
     task_heading,
     train_samples_of,
-    with_signs,
 )
+from tape.report.tables import first_cells, scrolling
 
 BASELINE = COLUMNS["random"]
 _EXPLANATION = (
@@ -37,7 +38,7 @@ _EXPLANATION = (
 
 
 @dataclass(frozen=True)
-class DifferenceRow:
+class DifferenceRow(MetricRow):
     """The differences of a metric on a split, for every model.
 
     Attributes:
@@ -45,18 +46,8 @@ class DifferenceRow:
         values: column -> difference from the column BASELINE.
     """
 
-    task: str
-    data: str
-    simulated: bool
-    split: str
-    proteins: int
-    metric: str
     heading: str
     values: dict[str, Difference]
-
-    @property
-    def data_label(self) -> str:
-        return shown_data(self.data, self.simulated)
 
 
 @dataclass(frozen=True)
@@ -124,8 +115,7 @@ class Differences:
             lines.append("|:--|:--|:--|:--|" + "--:|" * len(self.columns))
         for row in self.rows:
             cells = [_cell(row.values.get(column)) for column in self.columns]
-            place = (row.task, row.data_label, f"{row.split} ({row.proteins})", row.metric)
-            lines.append(markdown_row((*place, *cells)))
+            lines.append(markdown_row((*row.place, *cells)))
         if self.notes:
             lines += ["", f"On differences from {BASELINE}:", "", *(f"- {note}" for note in self.notes)]
         return "\n".join(lines) + "\n"
@@ -139,15 +129,12 @@ class Differences:
         head = "".join(f'<th scope="col" class="n">{escape(column)}</th>' for column in self.columns)
         lines = []
         for row in self.rows:
-            place = f"{escape(row.data_label)}<br><small>{escape(row.split)}, {row.proteins:,} proteins</small>"
-            name = f"{escape(row.heading)}<br><small>{escape(with_signs(row.metric))}</small>"
             cells = "".join(_html_cell(row.values.get(column), column) for column in self.columns)
-            lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
+            lines.append(f"<tr>{first_cells(row, row.heading)}{cells}</tr>")
         caption = f"<caption>{_EXPLANATION} Bold: the interval excludes 0.</caption>"
         head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
         table = f'<table class="folding sortable">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
-        frame = f'<div class="scroll" role="region" aria-label="minus {BASELINE}" tabindex="0">'
-        return f"{frame}{table}</div>{notes}"
+        return scrolling(table, f"minus {BASELINE}") + notes
 
     def csv(self) -> str:
         """The table as CSV with full precision; empty if there is nothing to compare."""

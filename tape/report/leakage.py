@@ -14,41 +14,34 @@ from tape.report.cells import markdown_row, shown_interval
 from tape.report.rows import (
     SEEDS_NOTE,
     Evaluated,
+    SplitRow,
     columns_in,
     finite,
     groups_of,
     headlines_of,
     in_known_order,
     mean_of,
-    shown_data,
     shown_spread,
     shown_value,
     task_heading,
     with_signs,
 )
 from tape.report.seeds import SeedMean
+from tape.report.tables import scrolling
 
 RELATED = 30.0  # percent; proteins above it have similar structures as a rule (Sander and Schneider 1991)
 
 
 @dataclass(frozen=True)
-class LeakageRow:
+class LeakageRow(SplitRow):
     """A metric of the proteins in one bin, for every model."""
 
-    task: str
-    data: str
-    simulated: bool
-    split: str
     reference: str
     identity: str
     proteins: int
     no_hit: int
     metric: str
     values: dict[str, Metric]
-
-    @property
-    def data_label(self) -> str:
-        return shown_data(self.data, self.simulated)
 
 
 def leakage_rows(evaluations: Sequence[Evaluated]) -> list[LeakageRow]:
@@ -155,8 +148,7 @@ def leakage_table(evaluations: Sequence[Evaluated]) -> str:
         " choice of its proteins.</caption>"
     )
     table = f'<table class="folding">{caption}<thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    frame = '<div class="scroll" role="region" aria-label="identity to training data" tabindex="0">'
-    return f'{frame}{table}</div><ul class="reasons">{notes}</ul>'
+    return f'{scrolling(table, "identity to training data")}<ul class="reasons">{notes}</ul>'
 
 
 def _value_cell(metric: Metric | None, column: str) -> str:

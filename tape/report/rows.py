@@ -104,7 +104,34 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class ReportRow:
+class SplitRow:
+    """A row of a table on a split of a data set."""
+
+    task: str
+    data: str
+    simulated: bool
+    split: str
+
+    @property
+    def data_label(self) -> str:
+        return shown_data(self.data, self.simulated)
+
+
+@dataclass(frozen=True)
+class MetricRow(SplitRow):
+    """A row of a table on a metric of all proteins of a split."""
+
+    proteins: int
+    metric: str
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """The first cells in Markdown."""
+        return self.task, self.data_label, f"{self.split} ({self.proteins})", self.metric
+
+
+@dataclass(frozen=True)
+class ReportRow(MetricRow):
     """One row of the table: a metric on a split, for every model.
 
     Attributes:
@@ -112,19 +139,9 @@ class ReportRow:
         train_samples: column -> the number of training proteins of a model that was trained on a part of them.
     """
 
-    task: str
-    data: str
-    simulated: bool
-    split: str
-    proteins: int
-    metric: str
     values: dict[str, Metric]
     heading: str = ""
     train_samples: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def data_label(self) -> str:
-        return shown_data(self.data, self.simulated)
 
 
 def shown_data(name: str, simulated: bool) -> str:
@@ -365,7 +382,7 @@ def markdown_table(rows: Sequence[ReportRow]) -> str:
     for row in rows:
         best = best_of(row)
         cells = [_cell(row.values.get(column), best) for column in columns]
-        lines.append(markdown_row((*_place(row), *cells)))
+        lines.append(markdown_row((*row.place, *cells)))
     return "\n".join([*lines, *_note_lines(rows)]) + "\n"
 
 
@@ -390,12 +407,8 @@ def _markdown_by_model(rows: Sequence[ReportRow]) -> str:
     for row in rows:
         best = best_of(row)
         cells = [(column, _cell(row.values[column], best)) for column in columns_of([row])]
-        lines += [markdown_row((*_place(row), *own)) for own in cells]
+        lines += [markdown_row((*row.place, *own)) for own in cells]
     return "\n".join([*lines, *_note_lines(rows)]) + "\n"
-
-
-def _place(row: ReportRow) -> tuple[str, ...]:
-    return row.task, row.data_label, f"{row.split} ({row.proteins})", row.metric
 
 
 def has_means(rows: Sequence[ReportRow]) -> bool:

@@ -19,6 +19,7 @@ from tape.report.published import (
 from tape.report.rows import (
     MOST_COLUMNS,
     Evaluated,
+    MetricRow,
     ReportRow,
     best_of,
     columns_in,
@@ -53,14 +54,19 @@ def result_table(rows: Sequence[ReportRow]) -> str:
     lines = []
     for row in rows:
         best = best_of(row)
-        place = f"{escape(row.data_label)}<br><small>{escape(row.split)}, {row.proteins:,} proteins</small>"
         cells = "".join(_value_cell(row.values.get(column), best, column) for column in columns)
-        name = f"{escape(row.heading)}<br><small>{_shown_metric(row.metric)}</small>"
-        lines.append(f'<tr><th scope="row">{name}</th><td class="data">{place}</td>{cells}</tr>')
+        lines.append(f"<tr>{first_cells(row, row.heading)}{cells}</tr>")
     caption = f"<caption>{_result_note(rows)}</caption>"
     head = f'<thead><tr><th scope="col">task, metric</th><th scope="col">data</th>{head}</tr></thead>'
     table = f'<table class="folding sortable">{caption}{head}<tbody>{"".join(lines)}</tbody></table>'
     return scrolling(table, "results")
+
+
+def first_cells(row: MetricRow, heading: str) -> str:
+    """The cells before those of the models: the task with the metric, and the data."""
+    name = f"{escape(heading)}<br><small>{_shown_metric(row.metric)}</small>"
+    place = f"{escape(row.data_label)}<br><small>{escape(row.split)}, {row.proteins:,} proteins</small>"
+    return f'<th scope="row">{name}</th><td class="data">{place}</td>'
 
 
 def _result_note(rows: Sequence[ReportRow]) -> str:
