@@ -18,12 +18,13 @@ from pretrain.checkpointing import (
 )
 from pretrain.config.arguments import PretrainConfig
 from pretrain.data.blending import describe
-from pretrain.data.samples import GlobalBatches, Samples, TrainingOrder
+from pretrain.data.samples import GlobalBatches, MicroBatch, Samples, TrainingOrder
 from pretrain.data.splits import length_warnings, open_splits
 from pretrain.optim.optimizer import Optimizer
 from pretrain.optim.precision import LossScale
 from pretrain.parallel import (
     ControlGroup,
+    ForwardBackward,
     GradientBuckets,
     ParallelContext,
     choose_attention_backend,
@@ -81,6 +82,22 @@ def build_trainer(config: PretrainConfig, context: ParallelContext) -> Trainer:
         context: the parallel layout.
     """
     loss_scale = LossScale(config.precision)
+    # FSDP shards the parameters here; gradient buckets and optimizer need the final shards
+    objective, forward_backward = build_objective(config, context)
+    parameters = local_parameters(objective.model, context)
+    optimizer = Optimizer(parameters, GradientBuckets(parameters, context), config.optimizer, config.schedule)
+    return Trainer(config.training, objective, forward_backward, optimizer, context, loss_scale)
+
+
+def build_objective(
+    config: PretrainConfig, context: ParallelContext
+) -> tuple[MaskedLMObjective, ForwardBackward[MicroBatch]]:
+    """This rank's part of the model with its loss, and what runs micro-batches through it.
+
+    Args:
+        config: the run's configuration.
+        context: the parallel layout.
+    """
     if config.parallel.compile:
         config.precision.check_compiled(context.device)
     pretrained = config.pretrained
@@ -90,12 +107,8 @@ def build_trainer(config: PretrainConfig, context: ParallelContext) -> Trainer:
         pretrained.release()
     row_tokens = config.batch.micro_batch * config.samples.seq_length
     objective = MaskedLMObjective(model, context, config.precision, row_tokens)
-    # FSDP shards the remaining parameters here; gradient buckets and optimizer need the final shards
     schedule = config.parallel.pipeline_schedule
-    forward_backward = make_forward_backward(objective, context, objective.stream_shape(), schedule)
-    parameters = local_parameters(model, context)
-    optimizer = Optimizer(parameters, GradientBuckets(parameters, context), config.optimizer, config.schedule)
-    return Trainer(config.training, objective, forward_backward, optimizer, context, loss_scale)
+    return objective, make_forward_backward(objective, context, objective.stream_shape(), schedule)
 
 
 def build_logger(config: PretrainConfig, state: RunState, samples: Samples, context: ParallelContext) -> MetricsLogger:

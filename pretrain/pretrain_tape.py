@@ -33,19 +33,17 @@ from pretrain import build, trace
 from pretrain.config.arguments import PretrainConfig, parse_arguments
 from pretrain.data.splits import length_warnings, open_splits
 from pretrain.data.verification import CorpusVerification
-from pretrain.monitor import LostRankError, watched
-from pretrain.parallel import choose_backend, open_control_group, open_parallel_context
+from pretrain.monitor import LostRankError
+from pretrain.open_ranks import open_ranks
 from pretrain.rank_consistency import check_rank_consistency
 from pretrain.resume import plan_start
+from pretrain.skip_train import run_evaluation
 from pretrain.train.evaluation import open_evaluations
 from pretrain.train.nonfinite import NonFiniteSteps
 from pretrain.train.stop_conditions import StopConditions
 from pretrain.train.trainer import RunServices
 from tape.errors import ProteinLMError, run_cli
-from tape.runtime.cpu import configure_cpu
-from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch, read_launch
-from tape.runtime.launcher_monitor import end_with_launcher
 from tape.runtime.out_of_memory import OutOfMemoryError, explain_out_of_memory
 from tape.runtime.rendezvous import RendezvousError
 from tape.runtime.stop_signals import StopSignals
@@ -61,8 +59,9 @@ def main() -> None:
     try:
         config = parse_arguments(sys.argv[1:], launch.world_size)
         if config.dry_run is None:
+            run = run_evaluation if config.skip_train else run_pretraining
             with explain_worker_exit(), explain_out_of_memory("pretraining", None, build.memory_remedies(config)):
-                run_pretraining(config, launch)
+                run(config, launch)
         elif launch.rank == 0:
             build.print_plan(config, config.dry_run)
     except (LostRankError, OutOfMemoryError, RendezvousError, WorkerExitError):
@@ -85,21 +84,14 @@ def run_pretraining(config: PretrainConfig, launch: Launch) -> None:
     Raises:
         ProteinLMError: for user errors.
     """
-    began, timeout, iterations = time.monotonic(), config.parallel.timeout, config.training.train_iters
-    device = choose_device(launch.local_rank)
-    if device.type == "cpu":
-        configure_cpu()
-    backend, backend_notice = choose_backend(config.parallel.backend, device)
+    began, iterations = time.monotonic(), config.training.train_iters
     with ExitStack() as stack:
-        stack.enter_context(end_with_launcher(os.environ))
-        context = stack.enter_context(open_parallel_context(config.dims, launch, backend, device, timeout))
-        control_group = open_control_group(context, timeout)
-        stack.enter_context(watched(context, launch, control_group, config.parallel.hang_timeout))
+        context, control_group, backend_notice = stack.enter_context(open_ranks(config, launch))
         with trace.span("open corpora and checkpoint", trace.SpanTimeout.COLLECTIVE):
             stack.enter_context(build.save_lock(config, context))
             check_rank_consistency(config, control_group)
             splits = open_splits(config.data, config.samples)
-            start = plan_start(config, splits.train, control_group, device)
+            start = plan_start(config, splits.train, control_group, context.device)
             config, attention_notice = build.choose_attention(start.config, context)
         signals = stack.enter_context(StopSignals())
         with trace.span("build the model", trace.SpanTimeout.BUSY):

@@ -23,6 +23,7 @@ from tape.errors import CheckpointError, ConfigError
 from tape.io.sampled_digest import describe_file
 from tape.models.lazy_tensors import LazyState, LazyTensor
 
+_LM_HEAD = "language-model head"  # in ``PretrainedModel.missing``
 # in errors of the readers
 _CONVERTER_OPTION = re.compile(
     r" (-heads|--lm-head|--assume-neutral|--checkpoint-version|--vocab-file|--gelu|--layernorm-epsilon|--no-verify)\b"
@@ -61,19 +62,34 @@ class PretrainedModel:
         described = "\n".join(f"{file.relative_to(path)} {describe_file(file)}" for file in files)
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
+    @property
+    def has_lm_head(self) -> bool:
+        """Whether the model can predict residues without training."""
+        return _LM_HEAD not in self.missing
+
+    @property
+    def name(self) -> str:
+        """Its path and format, for the user."""
+        return f"{self.path} ({self.kind})"
+
     def describe(self) -> dict[str, str]:
         """What the run's checkpoints record."""
         return {"path": str(self.path), "format": self.kind, "digest": self.digest}
 
     def notices(self) -> list[str]:
         """Lines for the user."""
-        lines = [f"starting at iteration 0 with the weights of {self.path} ({self.kind})"]
-        if self.assumed:
-            lines.append(f"{self.path} does not state, and these are assumed: {'; '.join(self.assumed)}")
+        lines = [f"starting at iteration 0 with the weights of {self.name}"]
+        lines += self.assumptions()
         if self.missing:
             parts = " and no ".join(self.missing)
             lines.append(f"WARNING: {self.path} has no {parts}: random weights instead")
         return lines
+
+    def assumptions(self) -> list[str]:
+        """A line on what is assumed, if anything is."""
+        if not self.assumed:
+            return []
+        return [f"{self.path} does not state, and these are assumed: {'; '.join(self.assumed)}"]
 
     def with_positions(self, rows: int) -> PretrainedModel:
         """The model with this number of positions.
@@ -121,7 +137,7 @@ def open_pretrained_model(path: Path) -> PretrainedModel:
 
 
 def _missing(config: ProteinBertConfig, names: Iterable[str]) -> tuple[str, ...]:
-    parts = {"mlm.": "language-model head"}
+    parts = {"mlm.": _LM_HEAD}
     if config.layer_norm_position == "post":
         parts["bert.pooler."] = "pooler"
     present = {prefix for prefix in parts for name in names if name.startswith(prefix)}

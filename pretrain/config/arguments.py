@@ -17,7 +17,7 @@ from pretrain.data.batch_schedule import BatchConfig, Rampup
 from pretrain.data.blending import Blend
 from pretrain.data.samples import SampleConfig
 from pretrain.data.splits import DataConfig
-from pretrain.optim.lr_schedule import Schedule
+from pretrain.optim.lr_schedule import Schedule, ScheduleConfig
 from pretrain.optim.optimizer import OptimizerConfig
 from pretrain.optim.precision import PrecisionConfig
 from pretrain.parallel import ParallelConfig, ParallelDims
@@ -50,6 +50,7 @@ class PretrainConfig:
         pretrained: the model whose weights the run starts from; None: random weights.
         profile: which iterations are profiled; None: none.
         dry_run: settings of a dry run; None starts the run.
+        skip_train: whether the pretrained model is only evaluated.
         given: all options by name as parsed; saved in the checkpoint.
         notices: one line per flag that has no effect, with the reason.
     """
@@ -71,6 +72,7 @@ class PretrainConfig:
     logging: LoggingConfig
     profile: ProfileConfig | None
     dry_run: DryRunConfig | None
+    skip_train: bool
     given: dict[str, Any]
     notices: tuple[str, ...]
 
@@ -116,7 +118,7 @@ def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:
     options = argparse.Namespace(**with_model_of(vars(options), source))
     _check(options)
     batch = _batch(options, dims)
-    iterations, schedule = run_length(vars(options), batch)
+    iterations, schedule = (0, ScheduleConfig()) if options.skip_train else run_length(vars(options), batch)
     model = model_config(vars(options), source)
     dims.check_model(model)
     return PretrainConfig(
@@ -137,6 +139,7 @@ def _config(arguments: Sequence[str], world_size: int) -> PretrainConfig:
         logging=LoggingConfig(options.log_interval, options.save, options.tensorboard_dir, options.peak_tflops),
         profile=_profile(options, dims),
         dry_run=dry_run,
+        skip_train=options.skip_train,
         given=vars(options),
         notices=notices,
     )
@@ -159,17 +162,45 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
         notices.append(
             "--loss-scale is ignored: gradients are scaled for --fp16 only, other precisions do not underflow"
         )
-    if options.no_load_optim and not (options.finetune or options.pretrained_checkpoint):
+    if options.no_load_optim and not (options.finetune or options.pretrained_checkpoint or options.skip_train):
         raise ConfigError("--no-load-optim requires --finetune: a run is resumed with its optimizer state")
     if not options.profile:
         chosen = ("profile_step_start", "profile_step_end", "profile_ranks")
         unused = [name for name in chosen if getattr(options, name) != parser.get_default(name)]
         notices += [f"--{name.replace('_', '-')} has no effect without --profile" for name in unused]
-    if options.save is None:
+    if options.skip_train:
+        notices += _skip_training(options)
+    elif options.save is None:
         unused = [flag for flag in ("save_interval", "keep_last") if getattr(options, flag) is not None]
         notices += [f"WARNING: --{flag.replace('_', '-')} has no effect without --save" for flag in unused]
     del options.local_rank, options.no_load_optim
     return options, tuple(notices)
+
+
+def _skip_training(options: argparse.Namespace) -> list[str]:
+    """Remove the options of what ``--skip-train`` does not do, and start from the weights in ``--load`` alone.
+
+    Returns:
+        A line on each removed option.
+
+    Raises:
+        ConfigError: there are no weights, or nothing is evaluated.
+    """
+    if options.dry_run:
+        raise ConfigError("--dry-run plans a training run, which --skip-train leaves out: give one of them")
+    if options.load is None and options.pretrained_checkpoint is None:
+        raise ConfigError("--skip-train evaluates the weights in --load, which is missing")
+    if options.eval_iters == 0 and not options.full_validation:
+        raise ConfigError("--eval-iters 0 evaluates nothing, and --skip-train does nothing else")
+    if options.load is not None and (options.pretrained_checkpoint is None or _metadata_of_run(options.load)):
+        options.finetune, options.pretrained_checkpoint = True, None
+    else:  # as in training: the model, as long as there is no checkpoint
+        options.load = None
+    unused: dict[str, Any] = {name: None for name in ("save", "tensorboard_dir") if getattr(options, name) is not None}
+    if options.profile:
+        unused["profile"] = False
+    vars(options).update(unused)
+    return [f"--{name.replace('_', '-')} has no effect with --skip-train" for name in unused]
 
 
 def _dry_run(options: argparse.Namespace, world_size: int) -> tuple[int, DryRunConfig | None]:
@@ -246,7 +277,9 @@ def _data(options: argparse.Namespace) -> DataConfig:
         )
     )
     workers = min(options.num_workers, usable_cores())  # Megatron-LM's large example requests 96
-    return DataConfig(corpora, train, valid, test, options.split, options.vocab_file, workers, options.verify_data)
+    return DataConfig(
+        corpora, train, valid, test, options.split, options.vocab_file, workers, options.verify_data, options.skip_train
+    )
 
 
 def _samples(options: argparse.Namespace) -> SampleConfig:

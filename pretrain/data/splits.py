@@ -34,6 +34,7 @@ class DataConfig:
         vocabulary_file: vocabulary of corpora without a sidecar file.
         workers: data loader processes.
         verify: when the corpora are compared with their digests: background, start or never.
+        evaluated_only: whether nothing is trained, so that training corpora may be missing.
     """
 
     corpora: Blend | None = None
@@ -44,13 +45,22 @@ class DataConfig:
     vocabulary_file: str | None = None
     workers: int = 2
     verify: str = "background"
+    evaluated_only: bool = False
 
     def __post_init__(self) -> None:
-        if (self.corpora is None) == (self.train is None):
+        if self.evaluated_only:
+            self._check_evaluated()
+        elif self.corpora is None and self.train is None:
+            raise ConfigError("give the training corpus as either --data-path or --train-data-path")
+        if self.corpora is not None and self.train is not None:
             raise ConfigError("give the training corpus as either --data-path or --train-data-path")
         for purpose, name in (("train", "train on"), ("valid", "validate on"), ("test", "test on")):
             if getattr(self, purpose) is not None and self.split is not None:
                 raise ConfigError(f"--{purpose}-data-path and --split both determine what to {name}; give one of them")
+
+    def _check_evaluated(self) -> None:
+        if self.corpora is self.valid is self.test is None:
+            raise ConfigError("give the corpus to evaluate as --valid-data-path, --test-data-path or --data-path")
 
     @property
     def divided(self) -> bool:
@@ -59,18 +69,34 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class Splits:
-    """The samples of each split; None for an empty split."""
+class EvaluationSplits:
+    """The samples of the splits to evaluate; None for an empty split."""
 
-    train: Samples
     valid: Samples | None
     test: Samples | None
 
     @property
+    def samples(self) -> dict[str, Samples]:
+        """The samples of each split that is not empty, by its name."""
+        splits = {"valid": self.valid, "test": self.test}
+        return {name: samples for name, samples in splits.items() if samples is not None}
+
+    @property
     def corpora(self) -> list[str]:
         """Path prefixes of all corpora, each once."""
-        samples = [split for split in (self.train, self.valid, self.test) if split is not None]
-        return list(dict.fromkeys(part.corpus.prefix for split in samples for part in split.parts))
+        return list(dict.fromkeys(part.corpus.prefix for split in self.samples.values() for part in split.parts))
+
+
+@dataclass(frozen=True)
+class Splits(EvaluationSplits):
+    """The samples of all splits of a training run."""
+
+    train: Samples
+
+    @property
+    def samples(self) -> dict[str, Samples]:
+        """The samples of each split that is not empty, by its name."""
+        return {"train": self.train, **super().samples}
 
 
 @dataclass(frozen=True)
@@ -95,18 +121,34 @@ def open_splits(config: DataConfig, samples: SampleConfig) -> Splits:
         DataError: if a corpus is damaged, has another vocabulary, or has no document to train on.
         ConfigError: for an invalid split, or a weight that is too small.
     """
-    blends = (config.corpora or config.train, config.valid, config.test)
-    train, valid, test = (_open(blend, config.vocabulary_file) for blend in blends)
-    if config.divided:
-        train, valid, test = _divide(train, config.split or DEFAULT_SPLIT)
+    train, *evaluated = _documents(config)
     for part in train:
         if part.is_empty:
             raise DataError(f"{part.corpus.prefix}: its training split contains no document; check --split")
-    return Splits(
-        _pack(train, samples, repeat=True),
-        _pack(valid, samples, repeat=False) if valid else None,
-        _pack(test, samples, repeat=False) if test else None,
-    )
+    valid, test = (_pack(parts, samples, repeat=False) if parts else None for parts in evaluated)
+    return Splits(valid, test, _pack(train, samples, repeat=True))
+
+
+def open_evaluation_splits(config: DataConfig, samples: SampleConfig) -> EvaluationSplits:
+    """Open the corpora to evaluate, with the samples that a training run would evaluate.
+
+    Raises:
+        DataError: if a corpus is damaged or has another vocabulary.
+        ConfigError: for an invalid split, or if there is nothing to evaluate.
+    """
+    _, *evaluated = _documents(config)
+    splits = EvaluationSplits(*(_pack(parts, samples, repeat=False) if parts else None for parts in evaluated))
+    if not splits.samples:
+        raise ConfigError(f"--split {config.split or DEFAULT_SPLIT} leaves no protein to evaluate")
+    return splits
+
+
+def _documents(config: DataConfig) -> tuple[list[_Part], ...]:
+    """The documents of training, validation and test split."""
+    if config.divided:
+        return _divide(_open(config.corpora, config.vocabulary_file), config.split or DEFAULT_SPLIT)
+    train = None if config.evaluated_only else config.corpora or config.train
+    return tuple(_open(blend, config.vocabulary_file) for blend in (train, config.valid, config.test))
 
 
 def length_warnings(splits: Splits) -> list[str]:

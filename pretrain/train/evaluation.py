@@ -12,7 +12,7 @@ from torch import Tensor
 from pretrain import trace
 from pretrain.data.batch_schedule import BatchConfig
 from pretrain.data.samples import EvaluationOrder, MicroBatch, MicroBatches, Samples
-from pretrain.data.splits import Splits
+from pretrain.data.splits import EvaluationSplits
 from pretrain.parallel import ForwardBackward, ParallelContext
 from pretrain.trace import SpanTimeout
 
@@ -67,7 +67,7 @@ class Evaluations:
 
 
 def open_evaluations(
-    config: EvaluationConfig, splits: Splits, batch: BatchConfig, workers: int, context: ParallelContext
+    config: EvaluationConfig, splits: EvaluationSplits, batch: BatchConfig, workers: int, context: ParallelContext
 ) -> Evaluations:
     """Open the data loaders of the evaluations.
 

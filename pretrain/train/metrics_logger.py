@@ -165,6 +165,11 @@ class EvaluationLossRecord:
     def to_dict(self) -> dict[str, Any]:
         return {"kind": "evaluation", **asdict(self), "perplexity": self.perplexity}
 
+    def describe(self) -> str:
+        """Loss and perplexity for the console."""
+        loss = f"loss {self.validation_loss:.4f} | ppl {self.perplexity:.3f}"
+        return f"{loss} | {self.predictions} predictions in {self.rows} rows"
+
 
 class MetricsLogger:
     """Logs the records of one run; only the main rank writes anything.
@@ -231,10 +236,7 @@ class MetricsLogger:
             return
         self._write(record.to_dict())
         self._add_scalars(record.split, record.to_dict(), record.iteration)
-        self.note(
-            f"{record.split} at iteration {record.iteration}: loss {record.validation_loss:.4f} | "
-            f"ppl {record.perplexity:.3f} | {record.predictions} predictions in {record.rows} rows"
-        )
+        self.note(f"{record.split} at iteration {record.iteration}: {record.describe()}")
 
     def draw_curves(self) -> None:
         """Draw the training curves beside metrics.jsonl; an error is printed, because the checkpoint is saved."""
