@@ -139,13 +139,20 @@ def test_the_proteins_are_those_of_the_compared_runs(tmp_path: Path) -> None:
     assert (found.rows[0].proteins, found.columns) == (PROTEINS, ["pretrained"])
 
 
-def test_different_numbers_of_training_proteins_are_named(tmp_path: Path) -> None:
-    add_run(tmp_path, "random", predictions(5))
-    file = add_run(tmp_path, "pretrained", predictions(2)) / "eval_cb513.json"
-    training = {"proteins": 863, "available": 8633}
-    file.write_text(json.dumps({**json.loads(file.read_text()), "training": training}))
-    (note,) = differences_in(tmp_path).notes
-    assert note.endswith(": pretrained was trained on 863 of 8,633 proteins, random weights on all proteins")
+@pytest.mark.parametrize(
+    ("of_random", "words"),
+    [(8633, "all proteins"), (863, None), (None, "a number of proteins that is not recorded")],
+)
+def test_different_numbers_of_training_proteins_are_named(
+    tmp_path: Path, of_random: int | None, words: str | None
+) -> None:
+    for name, wrong, number in (("random", 5, of_random), ("pretrained", 2, 863)):
+        file = add_run(tmp_path, name, predictions(wrong)) / "eval_cb513.json"
+        training = None if number is None else {"proteins": number, "available": 8633}
+        file.write_text(json.dumps({**json.loads(file.read_text()), "training": training}))
+    notes = differences_in(tmp_path).notes
+    said = f": pretrained was trained on 863 of 8,633 proteins, random weights on {words}"
+    assert [note[-len(said) :] for note in notes] == ([said] if words else [])
 
 
 def test_groups_of_the_evaluations_are_resampled(tmp_path: Path) -> None:
