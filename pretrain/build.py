@@ -217,10 +217,16 @@ def introduction(config: PretrainConfig, info: RunInfo, samples: Samples, contex
     """Lines that describe the model, the parallel layout, the device's peak and the data."""
     peak = info.meter.peak / context.dims.world_size / 1e12
     return [
-        f"{info.parameters:,} parameters; {context.dims}; {context.device.type}, {config.precision.name}",
+        layout_line(config, context),
         f"peak: {peak:.3g} TFLOP/s per process ({info.meter.peak_source})",
         *describe(samples),
     ]
+
+
+def layout_line(config: PretrainConfig, context: ParallelContext) -> str:
+    """The line on size, parallel layout, device and precision of the model."""
+    size = f"{parameter_count(config.model):,} parameters"
+    return f"{size}; {context.dims}; {context.device.type}, {config.precision.name}"
 
 
 def write_arguments(config: PretrainConfig, context: ParallelContext) -> None:
@@ -232,7 +238,7 @@ def write_arguments(config: PretrainConfig, context: ParallelContext) -> None:
 def memory_remedies(config: PretrainConfig) -> MemoryRemedies:
     """What lowers the memory of a rank; only options that the run does not use yet."""
     advice = ["a smaller --micro-batch-size"] if config.batch.micro_batch > 1 else []
-    advice += [] if config.checkpoint_activations else ["--checkpoint-activations"]
+    advice += [] if config.checkpoint_activations or config.skip_train else ["--checkpoint-activations"]
     advice += ["--bf16"] if config.precision.name == "fp32" else []
     return MemoryRemedies(always=(*advice, "a larger --tensor-model-parallel-size"))
 

@@ -59,8 +59,8 @@ def main() -> None:
     try:
         config = parse_arguments(sys.argv[1:], launch.world_size)
         if config.dry_run is None:
-            run = run_evaluation if config.skip_train else run_pretraining
-            with explain_worker_exit(), explain_out_of_memory("pretraining", None, build.memory_remedies(config)):
+            run, work = (run_evaluation, "evaluation") if config.skip_train else (run_pretraining, "pretraining")
+            with explain_worker_exit(), explain_out_of_memory(work, None, build.memory_remedies(config)):
                 run(config, launch)
         elif launch.rank == 0:
             build.print_plan(config, config.dry_run)

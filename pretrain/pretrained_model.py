@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from converter.formats.detection import open_source
+from converter.formats.sharded.source import ShardedSource
 from converter.mapping.tables import POSITIONS
 from converter.options import SourceOptions
 from converter.verify.parameters import check_parameters
@@ -23,7 +24,6 @@ from tape.errors import CheckpointError, ConfigError
 from tape.io.sampled_digest import describe_file
 from tape.models.lazy_tensors import LazyState, LazyTensor
 
-_LM_HEAD = "language-model head"  # in ``PretrainedModel.missing``
 # in errors of the readers
 _CONVERTER_OPTION = re.compile(
     r" (-heads|--lm-head|--assume-neutral|--checkpoint-version|--vocab-file|--gelu|--layernorm-epsilon|--no-verify)\b"
@@ -65,7 +65,12 @@ class PretrainedModel:
     @property
     def has_lm_head(self) -> bool:
         """Whether the model can predict residues without training."""
-        return _LM_HEAD not in self.missing
+        return any(name.startswith("mlm.") for name in self.state)
+
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether it is a checkpoint of this project."""
+        return self.kind == ShardedSource.kind
 
     @property
     def name(self) -> str:
@@ -137,7 +142,7 @@ def open_pretrained_model(path: Path) -> PretrainedModel:
 
 
 def _missing(config: ProteinBertConfig, names: Iterable[str]) -> tuple[str, ...]:
-    parts = {"mlm.": _LM_HEAD}
+    parts = {"mlm.": "language-model head"}
     if config.layer_norm_position == "post":
         parts["bert.pooler."] = "pooler"
     present = {prefix for prefix in parts for name in names if name.startswith(prefix)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,8 @@ _SAMPLE_OPTIONS = (
     "no_sep",
     "long_documents",
 )
+# Options on which the loss of an evaluation depends, with the corpora
+_EVALUATION_OPTIONS = frozenset({"seed", "split", "seq_length", "mask_prob", "no_sep", "long_documents", "precision"})
 _DIGESTS = ("digest", "sampled_digest")  # fields of a corpus that older checkpoints or corpora don't have
 SCHEDULE_OPTIONS = (
     "lr",
@@ -259,9 +261,24 @@ def option_changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[s
         given: the options of this start.
     """
     compared = {*_SAMPLE_OPTIONS, *SCHEDULE_OPTIONS}  # by check_samples and check_schedule
-    parser, saved, given = make_parser(), _with_one_precision(saved), _with_one_precision(given)
-    differences = []
-    for name in sorted((saved.keys() | given.keys()) - compared - SILENT_OPTIONS):
+    saved, given = _with_one_precision(saved), _with_one_precision(given)
+    names = (saved.keys() | given.keys()) - compared - SILENT_OPTIONS
+    return _difference_notice(saved, given, names)
+
+
+def evaluation_changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """A line if options on which a loss depends differ from those of the run that wrote a checkpoint.
+
+    Args:
+        saved: the options of the run by name; empty: it is not known.
+        given: the options of the evaluation.
+    """
+    return _difference_notice(_with_one_precision(saved), given, _EVALUATION_OPTIONS & saved.keys())
+
+
+def _difference_notice(saved: Mapping[str, Any], given: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    parser, differences = make_parser(), []
+    for name in sorted(names):
         old, new = (_as_json(options.get(name, parser.get_default(name))) for options in (saved, given))
         if old != new:
             differences.append(f"--{name.replace('_', '-')} was {old}, is {new}")

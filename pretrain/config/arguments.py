@@ -178,10 +178,10 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
 
 
 def _skip_training(options: argparse.Namespace) -> list[str]:
-    """Remove the options of what ``--skip-train`` does not do, and start from the weights in ``--load`` alone.
+    """Remove the options that have no effect with ``--skip-train``.
 
     Returns:
-        A line on each removed option.
+        A line on each of them that would have been visible.
 
     Raises:
         ConfigError: there are no weights, or nothing is evaluated.
@@ -189,17 +189,17 @@ def _skip_training(options: argparse.Namespace) -> list[str]:
     if options.dry_run:
         raise ConfigError("--dry-run plans a training run, which --skip-train leaves out: give one of them")
     if options.load is None and options.pretrained_checkpoint is None:
-        raise ConfigError("--skip-train evaluates the weights in --load, which is missing")
+        advice = "" if options.save is None else f"; give --load {options.save}"
+        raise ConfigError(f"--skip-train evaluates the weights in --load, which is missing{advice}")
     if options.eval_iters == 0 and not options.full_validation:
         raise ConfigError("--eval-iters 0 evaluates nothing, and --skip-train does nothing else")
-    if options.load is not None and (options.pretrained_checkpoint is None or _metadata_of_run(options.load)):
-        options.finetune, options.pretrained_checkpoint = True, None
-    else:  # as in training: the model, as long as there is no checkpoint
-        options.load = None
-    unused: dict[str, Any] = {name: None for name in ("save", "tensorboard_dir") if getattr(options, name) is not None}
-    if options.profile:
-        unused["profile"] = False
-    vars(options).update(unused)
+    if options.valid_data_path or options.test_data_path:
+        options.data_path = options.train_data_path = None
+    unused = [name for name in ("save", "tensorboard_dir", "profile") if getattr(options, name)]
+    if options.load and options.pretrained_checkpoint and not options.finetune:
+        unused.append("pretrained_checkpoint")  # the model that the run in --load started from
+    for name in unused:
+        setattr(options, name, None)
     return [f"--{name.replace('_', '-')} has no effect with --skip-train" for name in unused]
 
 
@@ -225,7 +225,9 @@ def _start(options: argparse.Namespace) -> tuple[str | None, PretrainedModel | N
         raise ConfigError("--finetune starts from the weights in --load, which is missing")
     if options.finetune and model is not None:
         raise ConfigError("--finetune starts from --load, --pretrained-checkpoint from its own model: give one of them")
-    if options.finetune or _metadata_of_run(load).get("weights_only"):
+    if options.skip_train:
+        load, model = None, load or model
+    elif options.finetune or _metadata_of_run(load).get("weights_only"):
         load, model = None, load
     if model is None:
         if options.resize_positions and load is None:
@@ -319,6 +321,8 @@ def _parallel(options: argparse.Namespace) -> ParallelConfig:
 
 
 def _batch(options: argparse.Namespace, dims: ParallelDims) -> BatchConfig:
+    if options.skip_train:  # there are no steps
+        return BatchConfig(options.micro_batch_size, options.micro_batch_size * dims.data)
     rampup = None if options.rampup_batch_size is None else Rampup(*options.rampup_batch_size)
     rows = options.global_batch_size or options.micro_batch_size * dims.data
     batch = BatchConfig(options.micro_batch_size, rows, rampup)
@@ -386,7 +390,7 @@ def _training(options: argparse.Namespace, iterations: int) -> TrainingConfig:
 
 
 def _evaluation(options: argparse.Namespace, iterations: int, batch: BatchConfig) -> EvaluationConfig:
-    rows = None if options.full_validation else options.eval_iters * batch.global_batch
+    rows = None if options.full_validation else options.eval_iters * (options.global_batch_size or batch.global_batch)
     return EvaluationConfig(options.eval_interval, iterations, rows)
 
 

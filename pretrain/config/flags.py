@@ -273,12 +273,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--eval-iters", type=non_negative_int, default=100, help="global batches per evaluation; 0: none"
     )
-    group.add_argument("--full-validation", action="store_true", help="evaluate on the entire validation set")
+    group.add_argument("--full-validation", action="store_true", help="evaluate on the entire validation and test set")
     group.add_argument(
         "--skip-train",
         action="store_true",
         help="evaluate the weights in --load, from a run or from a model in any format, on validation and test set, and"
-        " exit; training set and --train-iters may be missing, and nothing is written",
+        " exit; no training set or --train-iters is needed, and nothing is written",
     )
     group.add_argument("--log-interval", type=positive_int, default=100, help="iterations between console lines")
     group.add_argument("--tensorboard-dir", help="directory for TensorBoard event files")

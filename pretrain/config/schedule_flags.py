@@ -32,7 +32,7 @@ def add_schedule_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--lr-wsd-decay-style", choices=WSD_DECAY_STYLES, help="decay of --lr-decay-style WSD (default: exponential)"
     )
-    group.add_argument("--train-iters", type=positive_int, help="length of the run in iterations")
+    group.add_argument("--train-iters", type=non_negative_int, help="length of the run in iterations")
     group.add_argument(
         "--train-samples", type=positive_int, help="length of the run in rows; an incomplete last batch is dropped"
     )
@@ -72,7 +72,8 @@ def run_length(options: Mapping[str, Any], batch: BatchConfig) -> tuple[int, Sch
         if _given(options, name, other):
             raise ConfigError(f"--{name}-{other} cannot be combined with --train-{unit}; give --{name}-{unit}")
     train = _given(options, "train", unit)
-    assert train is not None
+    if train is None:
+        raise ConfigError("--train-iters 0 trains nothing; --skip-train evaluates the weights in --load")
     decay = _given(options, "lr-decay", unit) or train
     warmup = _warmup(options, unit, decay)
     wsd = _wsd_decay(options, unit)

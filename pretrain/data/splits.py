@@ -34,7 +34,7 @@ class DataConfig:
         vocabulary_file: vocabulary of corpora without a sidecar file.
         workers: data loader processes.
         verify: when the corpora are compared with their digests: background, start or never.
-        evaluated_only: whether nothing is trained, so that training corpora may be missing.
+        evaluation_only: whether nothing is trained, so that training corpora may be missing.
     """
 
     corpora: Blend | None = None
@@ -45,22 +45,16 @@ class DataConfig:
     vocabulary_file: str | None = None
     workers: int = 2
     verify: str = "background"
-    evaluated_only: bool = False
+    evaluation_only: bool = False
 
     def __post_init__(self) -> None:
-        if self.evaluated_only:
-            self._check_evaluated()
-        elif self.corpora is None and self.train is None:
-            raise ConfigError("give the training corpus as either --data-path or --train-data-path")
-        if self.corpora is not None and self.train is not None:
+        if self.evaluation_only and self.corpora is self.valid is self.test is None:
+            raise ConfigError("give the corpus to evaluate as --valid-data-path, --test-data-path or --data-path")
+        if not self.evaluation_only and (self.corpora is None) == (self.train is None):
             raise ConfigError("give the training corpus as either --data-path or --train-data-path")
         for purpose, name in (("train", "train on"), ("valid", "validate on"), ("test", "test on")):
             if getattr(self, purpose) is not None and self.split is not None:
                 raise ConfigError(f"--{purpose}-data-path and --split both determine what to {name}; give one of them")
-
-    def _check_evaluated(self) -> None:
-        if self.corpora is self.valid is self.test is None:
-            raise ConfigError("give the corpus to evaluate as --valid-data-path, --test-data-path or --data-path")
 
     @property
     def divided(self) -> bool:
@@ -68,7 +62,7 @@ class DataConfig:
         return self.train is self.valid is self.test is None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSplits:
     """The samples of the splits to evaluate; None for an empty split."""
 
@@ -87,7 +81,7 @@ class EvaluationSplits:
         return list(dict.fromkeys(part.corpus.prefix for split in self.samples.values() for part in split.parts))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Splits(EvaluationSplits):
     """The samples of all splits of a training run."""
 
@@ -126,7 +120,7 @@ def open_splits(config: DataConfig, samples: SampleConfig) -> Splits:
         if part.is_empty:
             raise DataError(f"{part.corpus.prefix}: its training split contains no document; check --split")
     valid, test = (_pack(parts, samples, repeat=False) if parts else None for parts in evaluated)
-    return Splits(valid, test, _pack(train, samples, repeat=True))
+    return Splits(train=_pack(train, samples, repeat=True), valid=valid, test=test)
 
 
 def open_evaluation_splits(config: DataConfig, samples: SampleConfig) -> EvaluationSplits:
@@ -137,7 +131,8 @@ def open_evaluation_splits(config: DataConfig, samples: SampleConfig) -> Evaluat
         ConfigError: for an invalid split, or if there is nothing to evaluate.
     """
     _, *evaluated = _documents(config)
-    splits = EvaluationSplits(*(_pack(parts, samples, repeat=False) if parts else None for parts in evaluated))
+    valid, test = (_pack(parts, samples, repeat=False) if parts else None for parts in evaluated)
+    splits = EvaluationSplits(valid=valid, test=test)
     if not splits.samples:
         raise ConfigError(f"--split {config.split or DEFAULT_SPLIT} leaves no protein to evaluate")
     return splits
@@ -147,7 +142,7 @@ def _documents(config: DataConfig) -> tuple[list[_Part], ...]:
     """The documents of training, validation and test split."""
     if config.divided:
         return _divide(_open(config.corpora, config.vocabulary_file), config.split or DEFAULT_SPLIT)
-    train = None if config.evaluated_only else config.corpora or config.train
+    train = None if config.evaluation_only else config.corpora or config.train
     return tuple(_open(blend, config.vocabulary_file) for blend in (train, config.valid, config.test))
 
 

@@ -49,7 +49,7 @@ def verify_corpus(prefix: str, is_stopped: Callable[[], bool] = lambda: False) -
             raise DataError(
                 f"{path}: damaged, or changed after it was written: its SHA-256 is {found},"
                 f" {description_path(prefix).name} beside it has {expected}; copy the corpus again, or tokenize it"
-                " again with preprocess_data.py (--verify-data never trains on it as it is)"
+                " again with preprocess_data.py (--verify-data never reads it as it is)"
             )
 
 
@@ -107,11 +107,16 @@ class CorpusVerification:
         if self._error is not None:
             raise self._error
 
-    def finish(self, seconds: float = _SECONDS_AT_END) -> None:
-        """Wait for the rest of the comparison, at most some seconds, and raise its error."""
+    def finish(self, seconds: float = _SECONDS_AT_END) -> bool:
+        """Wait for the rest of the comparison, at most some seconds, and raise its error.
+
+        Returns:
+            Whether it is complete.
+        """
         if self._thread.is_alive():
             self._thread.join(seconds)
         self.check()
+        return not self._thread.is_alive()
 
     def checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The batches; between two of them an error is raised once it has been found."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -58,12 +59,16 @@ class Evaluations:
     valid: EvaluatedSplit | None = None
     test: EvaluatedSplit | None = None
 
+    @property
+    def all(self) -> list[EvaluatedSplit]:
+        """The evaluations after the last iteration."""
+        return [evaluation for evaluation in (self.valid, self.test) if evaluation is not None]
+
     def due(self, iteration: int) -> list[EvaluatedSplit]:
         """The evaluations to do after an iteration."""
-        is_last = iteration == self.config.last
-        is_validated = is_last or iteration % self.config.interval == 0
-        wanted = (self.valid if is_validated else None, self.test if is_last else None)
-        return [evaluation for evaluation in wanted if evaluation is not None]
+        if iteration == self.config.last:
+            return self.all
+        return [self.valid] if self.valid is not None and iteration % self.config.interval == 0 else []
 
 
 def open_evaluations(
@@ -90,6 +95,14 @@ def open_evaluations(
     return Evaluations(config, open_split("valid", splits.valid), open_split("test", splits.test))
 
 
+class SizedMicroBatches(Protocol):
+    """The micro-batches of a rank, whose number is known."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[MicroBatch]: ...
+
+
 class Evaluator:
     """Computes the loss of a split. All ranks call it in the same order.
 
@@ -109,9 +122,7 @@ class Evaluator:
         self._evaluated: set[str] = set()
 
     @torch.no_grad()
-    def evaluate(
-        self, micro_batches: MicroBatches | Sequence[MicroBatch], iteration: int, split: str
-    ) -> EvaluationLossRecord:
+    def evaluate(self, micro_batches: SizedMicroBatches, iteration: int, split: str) -> EvaluationLossRecord:
         """The mean loss over all predicted positions of a split, all ranks' rows together.
 
         Args:
@@ -136,7 +147,7 @@ class Evaluator:
         mean = loss_sum / max(predictions, 1)
         return EvaluationLossRecord(iteration, split, mean, int(predictions), int(rows), seconds)
 
-    def _counted(self, micro_batches: MicroBatches | Sequence[MicroBatch], counts: Tensor) -> Iterator[MicroBatch]:
+    def _counted(self, micro_batches: SizedMicroBatches, counts: Tensor) -> Iterator[MicroBatch]:
         """The prepared micro-batches; adds their predictions and rows to ``counts``."""
         for number, micro_batch in enumerate(self._padded_to_longest_rank(micro_batches)):
             if number == self._context.dims.pipeline:  # a pipeline requests this many before it computes the first
@@ -145,7 +156,7 @@ class Evaluator:
             counts.add_(torch.tensor([micro_batch.predictions, micro_batch.rows]))
             yield self._objective.prepare(micro_batch)
 
-    def _padded_to_longest_rank(self, micro_batches: MicroBatches | Sequence[MicroBatch]) -> Iterator[MicroBatch]:
+    def _padded_to_longest_rank(self, micro_batches: SizedMicroBatches) -> Iterator[MicroBatch]:
         """The micro-batches, and empty ones if another rank has more: with FSDP, all ranks all-gather together."""
         # gathered before the first micro-batch, so that it can't be mixed up with FSDP's all-gathers
         longest = max(self._context.gather(len(micro_batches))) if self._context.dims.fsdp_enabled else 0

@@ -167,8 +167,9 @@ class EvaluationLossRecord:
 
     def describe(self) -> str:
         """Loss and perplexity for the console."""
+        place = f" at iteration {self.iteration}" if self.iteration else ""  # unknown of a model without training
         loss = f"loss {self.validation_loss:.4f} | ppl {self.perplexity:.3f}"
-        return f"{loss} | {self.predictions} predictions in {self.rows} rows"
+        return f"{self.split}{place}: {loss} | {self.predictions} predictions in {self.rows} rows"
 
 
 class MetricsLogger:
@@ -236,7 +237,7 @@ class MetricsLogger:
             return
         self._write(record.to_dict())
         self._add_scalars(record.split, record.to_dict(), record.iteration)
-        self.note(f"{record.split} at iteration {record.iteration}: {record.describe()}")
+        self.note(record.describe())
 
     def draw_curves(self) -> None:
         """Draw the training curves beside metrics.jsonl; an error is printed, because the checkpoint is saved."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,20 @@ import pytest
 from converter.convert import ConversionRequest, convert
 from pretrain.config.arguments import parse_arguments
 from pretrain.skip_train import run_evaluation
-from tape.errors import ConfigError, ProteinLMError
+from tape.errors import CheckpointError, ConfigError, ProteinLMError
 from tape.runtime.launch import Launch
 from tests.support.megatron_writer import make_truth, write_megatron
 
+Losses = dict[str, tuple[float, int, int]]  # split -> loss, predictions, rows
+Printed = Callable[[list[str]], Losses]
 Flags = Callable[..., list[str]]
 Run = Callable[[list[str]], None]
 Records = Callable[..., list[dict[str, Any]]]
 
-LOSS = re.compile(r"^(valid|test): loss (\d+\.\d{4}) \| ppl \d+\.\d+ \| (\d+) predictions in (\d+) rows$", re.MULTILINE)
+LOSS = re.compile(
+    r"^(valid|test)(?: at iteration 3)?: loss (\d+\.\d{4}) \| ppl \d+\.\d+ \| (\d+) predictions in (\d+) rows$",
+    re.MULTILINE,
+)
 SCRIPT = Path("pretrain") / "pretrain_tape.py"
 SPLIT = ("--split", "80,10,10", "--full-validation")
 
@@ -35,22 +42,22 @@ def run(tmp_path_factory: pytest.TempPathFactory, flags: Flags, pretrain_here: R
 
 
 @pytest.fixture
-def printed(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], dict[str, tuple[float, int, int]]]:
+def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
     """The loss, predictions and rows that a command prints for each split."""
-
-    def evaluate(arguments: list[str]) -> dict[str, tuple[float, int, int]]:
-        capsys.readouterr()
-        run_evaluation(parse_arguments(arguments), Launch())
-        return found(capsys.readouterr().out)
-
-    return evaluate
+    return lambda arguments: found(output_of(arguments, capsys))
 
 
-def found(output: str) -> dict[str, tuple[float, int, int]]:
+def output_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    run_evaluation(parse_arguments(arguments), Launch())
+    return capsys.readouterr().out
+
+
+def found(output: str) -> Losses:
     return {split: (float(loss), int(counted), int(rows)) for split, loss, counted, rows in LOSS.findall(output)}
 
 
-def recorded(records: Records, run: Path) -> dict[str, tuple[float, int, int]]:
+def recorded(records: Records, run: Path) -> Losses:
     """What the run has recorded after its last iteration."""
     return {
         record["split"]: (round(record["validation_loss"], 4), record["predictions"], record["rows"])
@@ -59,21 +66,21 @@ def recorded(records: Records, run: Path) -> dict[str, tuple[float, int, int]]:
     }
 
 
-def without_training(arguments: list[str], *names: str) -> list[str]:
+def without(arguments: list[str], *names: str) -> list[str]:
     """The flags without the given ones and their values."""
     chosen = [number for number, word in enumerate(arguments) if word in names]
     return [word for number, word in enumerate(arguments) if not {number, number - 1} & {*chosen}]
 
 
-def test_the_losses_are_those_of_the_run(run: Path, flags: Flags, records: Records, printed: Any) -> None:
+def test_the_losses_are_those_of_the_run(run: Path, flags: Flags, records: Records, printed: Printed) -> None:
     expected = recorded(records, run)
     assert set(expected) == {"valid", "test"}
-    arguments = without_training(flags(*SPLIT, "--load", run, "--skip-train"), "--train-iters", "--lr")
+    arguments = without(flags(*SPLIT, "--load", run, "--skip-train"), "--train-iters", "--lr")
     assert printed(arguments) == expected
 
 
 def test_nothing_of_the_run_is_written(
-    run: Path, flags: Flags, records: Records, printed: Any, capsys: pytest.CaptureFixture[str]
+    run: Path, flags: Flags, records: Records, printed: Printed, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The script of the run with one flag more."""
     files = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
@@ -87,7 +94,7 @@ def test_nothing_of_the_run_is_written(
 
 
 def test_models_of_other_formats_are_evaluated(
-    run: Path, flags: Flags, records: Records, printed: Any, tmp_path: Path
+    run: Path, flags: Flags, records: Records, printed: Printed, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
     convert(ConversionRequest(run, model))
@@ -96,20 +103,80 @@ def test_models_of_other_formats_are_evaluated(
     for source in (("--load", model), ("--pretrained-checkpoint", model)):
         losses = printed(flags(*SPLIT, *source, "--skip-train", "--lr-warmup-iters", 50))
         assert losses["valid"][0] == pytest.approx(valid["validation_loss"], abs=2e-4)
-    # as in training, the model counts as long as there is no checkpoint
-    both = flags(*SPLIT, "--load", tmp_path / "new", "--pretrained-checkpoint", model, "--skip-train")
-    assert parse_arguments(both).pretrained.path == model  # type: ignore[union-attr]
-    both = flags(*SPLIT, "--load", run, "--pretrained-checkpoint", model, "--skip-train")
-    assert parse_arguments(both).pretrained.path == run / "iter_0000003"  # type: ignore[union-attr]
+    # the script of a run that started from a model
+    config = parse_arguments(flags(*SPLIT, "--load", run, "--pretrained-checkpoint", model, "--skip-train"))
+    assert config.pretrained is not None
+    assert config.pretrained.path == run / "iter_0000003"
+    assert config.notices == ("--pretrained-checkpoint has no effect with --skip-train",)
+    for missing in (tmp_path / "missing", tmp_path):
+        with pytest.raises(CheckpointError, match=str(missing)):
+            parse_arguments(flags(*SPLIT, "--load", missing, "--pretrained-checkpoint", model, "--skip-train"))
 
 
-def test_masks_and_rows_are_chosen_anew(run: Path, flags: Flags, records: Records, printed: Any) -> None:
-    """What a resume refuses: another rate of masked residues, another length."""
+def test_masks_and_rows_are_chosen_anew(
+    run: Path, flags: Flags, records: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a resume refuses, another rate of masked residues and other rows, is announced."""
     expected = recorded(records, run)
-    more = printed(flags(*SPLIT, "--load", run, "--skip-train", "--mask-prob", 0.3))
-    assert more["valid"][1] == pytest.approx(2 * expected["valid"][1], rel=0.1)
-    shorter = printed(flags(*SPLIT, "--load", run, "--skip-train", "--seq-length", 32))
-    assert shorter["valid"][2] > expected["valid"][2]
+    output = output_of(flags(*SPLIT, "--load", run, "--skip-train", "--mask-prob", 0.3, "--no-sep"), capsys)
+    assert found(output)["valid"][1] == pytest.approx(2 * expected["valid"][1], rel=0.1)
+    assert "NOTICE: options differ from those of the checkpoint's run: --mask-prob was 0.15, is 0.3; --no-sep" in output
+    assert "rows of 64 tokens, without <sep>; 0.3 of the residues are predicted" in output
+    shorter = output_of(flags(*SPLIT, "--load", run, "--skip-train", "--seq-length", 32), capsys)
+    assert found(shorter)["valid"][2] > expected["valid"][2]
+    assert "--seq-length was 64, is 32" in shorter
+    assert "NOTICE" not in output_of(flags(*SPLIT, "--load", run, "--skip-train"), capsys)
+
+
+def test_the_precision_that_the_run_chose_is_used(
+    run: Path, flags: Flags, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pretrain.resume.choose_precision", lambda _: pytest.fail("chosen anew"))
+    output = output_of(flags(*SPLIT, "--load", run, "--skip-train", "--precision", "auto"), capsys)
+    assert "--precision auto: fp32, as before in this run" in output
+    assert "parameters; 1 processes = data 1 x tensor 1; cpu, fp32" in output
+
+
+def test_each_corpus_is_described(
+    run: Path, flags: Flags, capsys: pytest.CaptureFixture[str], corpus_prefix: Path, second_prefix: Path
+) -> None:
+    arguments = without(flags("--load", run, "--skip-train"), "--data-path", "--split", "--eval-iters")
+    blend = ("--valid-data-path", "0.5", str(second_prefix), "0.5", str(corpus_prefix))
+    lines = output_of([*arguments, *blend, "--eval-iters", "3", "--data-path", "unused"], capsys).splitlines()
+    assert any(line.startswith(f"valid: {second_prefix}: 40 proteins in ") for line in lines)
+    assert any(line.startswith(f"valid: {corpus_prefix}: 300 proteins in ") for line in lines)
+    (part,) = [line for line in lines if "rows are evaluated" in line]
+    assert part.startswith("valid: 24 of ")
+    assert "in 24 rows" in lines[-1]
+    empty = output_of(flags("--split", "98,0,2", "--load", run, "--skip-train"), capsys)
+    assert "valid: --split 98,0,2 leaves no protein" in empty
+
+
+def test_the_rows_do_not_depend_on_the_layout(run: Path, flags: Flags) -> None:
+    arguments = flags("--load", run, "--skip-train")
+    rows = {parse_arguments(arguments, ranks).evaluation.rows for ranks in (1, 2, 3)}
+    assert rows == {2 * 8}
+    # which does not fit into the global batch of the run's script
+    assert parse_arguments([*arguments, "--micro-batch-size", "16"]).evaluation.rows == 2 * 8
+
+
+def test_a_damaged_corpus_has_no_loss(run: Path, flags: Flags, tmp_path: Path, corpus_prefix: Path) -> None:
+    for suffix in (".bin", ".idx", ".json"):
+        shutil.copy(f"{corpus_prefix}{suffix}", tmp_path / f"damaged{suffix}")
+    damaged = tmp_path / "damaged.bin"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    arguments = without(flags("--load", run, "--skip-train"), "--data-path", "--split")
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments, "--valid-data-path", str(tmp_path / "damaged")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert f"{damaged}: damaged, or changed after it was written" in result.stderr
+    assert "loss" not in result.stdout
 
 
 @pytest.mark.distributed
@@ -121,7 +188,7 @@ def test_masks_and_rows_are_chosen_anew(run: Path, flags: Flags, records: Record
 def test_every_layout_gives_the_same(
     run: Path,
     flags: Flags,
-    printed: Any,
+    printed: Printed,
     second_prefix: Path,
     layout: tuple[object, ...],
     torchrun: Callable[..., subprocess.CompletedProcess[str]],
@@ -129,7 +196,7 @@ def test_every_layout_gives_the_same(
 ) -> None:
     """Without training data."""
     arguments = flags("--valid-data-path", second_prefix, "--full-validation", "--load", run, "--skip-train")
-    arguments = without_training(arguments, "--train-iters", "--data-path", "--split")
+    arguments = without(arguments, "--train-iters", "--data-path", "--split")
     expected = printed(arguments)
     output = torchrun(2, repository_root / SCRIPT, *arguments, *layout).stdout
     (split, (loss, *counts)), *others = found(output).items()
@@ -143,7 +210,10 @@ def test_every_layout_gives_the_same(
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        (("--skip-train",), "--skip-train evaluates the weights in --load, which is missing"),
+        (("--skip-train",), "--skip-train evaluates the weights in --load, which is missing$"),
+        (("--skip-train", "--save", "RUN"), "which is missing; give --load .*run"),
+        (("--skip-train", "--finetune", "--load", "RUN", "--pretrained-checkpoint", "RUN"), "give one of them"),
+        (("--train-iters", "0"), "--train-iters 0 trains nothing; --skip-train evaluates"),
         (("--skip-train", "--load", "RUN", "--dry-run"), "--dry-run plans a training run, which --skip-train"),
         (("--skip-train", "--load", "RUN", "--eval-iters", "0"), "--eval-iters 0 evaluates nothing"),
         (("--skip-train", "--load", "NOTHING"), "NOTHING"),
@@ -157,7 +227,7 @@ def test_contradictions_are_errors(run: Path, flags: Flags, extra: tuple[str, ..
 
 
 def test_a_corpus_to_evaluate_is_required(run: Path, flags: Flags, corpus_prefix: Path) -> None:
-    arguments = without_training(flags("--load", run, "--skip-train"), "--data-path", "--split")
+    arguments = without(flags("--load", run, "--skip-train"), "--data-path", "--split")
     for other in ((), ("--train-data-path", str(corpus_prefix))):
         with pytest.raises(ConfigError, match="give the corpus to evaluate as --valid-data-path, --test-data-path or"):
             parse_arguments([*arguments, *other])
