@@ -9,6 +9,7 @@ from typing import Any
 from pretrain import build, trace
 from pretrain.checkpointing import read_metadata
 from pretrain.config.arguments import PretrainConfig
+from pretrain.data.blending import describe_rows
 from pretrain.data.samples import MicroBatch, Samples
 from pretrain.data.splits import DEFAULT_SPLIT, EvaluationSplits, open_evaluation_splits
 from pretrain.data.verification import CorpusVerification
@@ -87,12 +88,7 @@ def _data_lines(config: PretrainConfig, splits: EvaluationSplits) -> Iterator[st
 
 
 def _split_lines(samples: Samples, rows: int | None) -> Iterator[str]:
-    for part in samples.parts:
-        long, rule = part.planner.long_documents, part.config.long_documents
-        words = f"{part.corpus.prefix}: {len(part.planner.sizes):,} proteins in {len(part):,} rows"
-        yield words + (
-            f", {long:,} longer than a row are {'truncated' if rule == 'truncate' else rule}" if long else ""
-        )
+    yield from (f"{part.corpus.prefix}: {describe_rows(part)}" for part in samples.parts)
     if rows is not None and rows < len(samples):
         yield f"{rows:,} of {len(samples):,} rows are evaluated (--eval-iters; all: --full-validation)"
 

@@ -168,12 +168,22 @@ def describe(samples: Samples) -> list[str]:
     """One line per corpus that describes the training data."""
     lines = []
     for number, part in enumerate(samples.parts):
-        long, rule = part.planner.long_documents, part.config.long_documents
-        words = f"{len(part.planner.sizes):,} proteins in {len(part):,} rows per epoch"
-        words += f", {long:,} longer than a row are {'truncated' if rule == 'truncate' else rule}" if long else ""
+        words = describe_rows(part, " per epoch")
         if isinstance(samples, BlendedProteins):
             share = samples.shares[number] / sum(samples.shares)
             words = f"{part.corpus.prefix}: {share:.2%} of the rows; {words}, seen"
             words += f" after {samples.rows_until_seen(number):,} rows"
         lines.append(words)
     return lines
+
+
+def describe_rows(part: PackedProteins, per: str = "") -> str:
+    """The numbers of proteins and rows of a corpus, and of the proteins that are longer than a row.
+
+    Args:
+        part: the rows of the corpus.
+        per: follows the number of rows.
+    """
+    long, rule = part.planner.long_documents, part.config.long_documents
+    words = f"{len(part.planner.sizes):,} proteins in {len(part):,} rows{per}"
+    return words + (f", {long:,} longer than a row are {'truncated' if rule == 'truncate' else rule}" if long else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -119,8 +119,7 @@ def open_splits(config: DataConfig, samples: SampleConfig) -> Splits:
     for part in train:
         if part.is_empty:
             raise DataError(f"{part.corpus.prefix}: its training split contains no document; check --split")
-    valid, test = (_pack(parts, samples, repeat=False) if parts else None for parts in evaluated)
-    return Splits(train=_pack(train, samples, repeat=True), valid=valid, test=test)
+    return Splits(train=_pack(train, samples, repeat=True), **_evaluated(evaluated, samples))
 
 
 def open_evaluation_splits(config: DataConfig, samples: SampleConfig) -> EvaluationSplits:
@@ -131,8 +130,7 @@ def open_evaluation_splits(config: DataConfig, samples: SampleConfig) -> Evaluat
         ConfigError: for an invalid split, or if there is nothing to evaluate.
     """
     _, *evaluated = _documents(config)
-    valid, test = (_pack(parts, samples, repeat=False) if parts else None for parts in evaluated)
-    splits = EvaluationSplits(valid=valid, test=test)
+    splits = EvaluationSplits(**_evaluated(evaluated, samples))
     if not splits.samples:
         raise ConfigError(f"--split {config.split or DEFAULT_SPLIT} leaves no protein to evaluate")
     return splits
@@ -246,3 +244,9 @@ def _pack(parts: Sequence[_Part], samples: SampleConfig, repeat: bool) -> Sample
     if len(packed) == 1:
         return packed[0]
     return BlendedProteins(packed, [part.weight for part in parts if part.weight is not None] or None)
+
+
+def _evaluated(splits: Iterable[Sequence[_Part]], samples: SampleConfig) -> dict[str, Samples | None]:
+    """The samples of validation and test split, each once."""
+    packed = (_pack(parts, samples, repeat=False) if parts else None for parts in splits)
+    return dict(zip(("valid", "test"), packed, strict=True))

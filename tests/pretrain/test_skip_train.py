@@ -160,7 +160,9 @@ def test_the_rows_do_not_depend_on_the_layout(run: Path, flags: Flags) -> None:
     assert parse_arguments([*arguments, "--micro-batch-size", "16"]).evaluation.rows == 2 * 8
 
 
-def test_a_damaged_corpus_has_no_loss(run: Path, flags: Flags, tmp_path: Path, corpus_prefix: Path) -> None:
+def test_a_damaged_corpus_has_no_loss(
+    run: Path, flags: Flags, tmp_path: Path, corpus_prefix: Path, repository_root: Path
+) -> None:
     for suffix in (".bin", ".idx", ".json"):
         shutil.copy(f"{corpus_prefix}{suffix}", tmp_path / f"damaged{suffix}")
     damaged = tmp_path / "damaged.bin"
@@ -169,7 +171,7 @@ def test_a_damaged_corpus_has_no_loss(run: Path, flags: Flags, tmp_path: Path, c
     damaged.write_bytes(content)
     arguments = without(flags("--load", run, "--skip-train"), "--data-path", "--split")
     result = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments, "--valid-data-path", str(tmp_path / "damaged")],
+        [sys.executable, str(repository_root / SCRIPT), *arguments, "--valid-data-path", str(tmp_path / "damaged")],
         capture_output=True,
         text=True,
         check=False,
