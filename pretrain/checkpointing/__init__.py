@@ -22,7 +22,7 @@ from .format import (
     verify_files,
 )
 from .index_reader import StoredShard, StoredTensor, model_tensors, tensors_and_others
-from .latest import LatestCheckpoint, describe_latest, find_latest, find_readable, newest_iteration
+from .latest import LatestCheckpoint, describe_latest, find_latest, find_readable, newest_iteration, path_of_iteration
 from .loading import load_checkpoint, load_full_checkpoint
 from .other_formats import refuse_other_format, refuse_save_in_other_format
 from .saving import save_checkpoint, save_weights
@@ -47,6 +47,7 @@ __all__ = [
     "model_tensors",
     "named_tensors",
     "newest_iteration",
+    "path_of_iteration",
     "read_metadata",
     "refuse_other_format",
     "refuse_save_in_other_format",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.parallel import ControlGroup
-from tape.errors import CheckpointError
+from tape.errors import CheckpointError, listed
 from tape.io.checksums import sha256_of
 
 from .collective_errors import run_on_all_ranks, run_on_main_rank
@@ -108,6 +108,20 @@ def describe_latest(directory: str | os.PathLike[str]) -> str:
     except (CheckpointError, OSError) as error:
         return str(error)
     return f"no {POINTER_NAME}, but {', '.join(names)}" if names else "no checkpoint"
+
+
+def path_of_iteration(directory: str | os.PathLike[str], iteration: int) -> Path:
+    """The checkpoint of an iteration (``--ckpt-step``), in the format of this project or of Megatron-LM.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    root = Path(directory)
+    path = root / f"iter_{iteration:07d}"
+    if not path.is_dir():
+        there = listed(iteration_of_name(path) for path in _newest_first(root))
+        raise CheckpointError(f"{path}: no such checkpoint" + f"; iterations there: {there}")
+    return path
 
 
 def newest_iteration(directory: str | os.PathLike[str]) -> int | None:

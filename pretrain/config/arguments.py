@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pretrain.checkpointing import CheckpointConfig, find_readable, read_metadata, refuse_other_format
+from pretrain.checkpointing import (
+    CheckpointConfig,
+    find_readable,
+    path_of_iteration,
+    read_metadata,
+    refuse_other_format,
+)
 from pretrain.data.batch_schedule import BatchConfig, Rampup
 from pretrain.data.blending import Blend
 from pretrain.data.samples import SampleConfig
@@ -162,6 +168,10 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
         notices.append(
             "--loss-scale is ignored: gradients are scaled for --fp16 only, other precisions do not underflow"
         )
+    if options.ckpt_step is not None:
+        if options.load is None:
+            raise ConfigError("--ckpt-step chooses one of the checkpoints in --load, which is missing")
+        options.load = str(path_of_iteration(options.load, options.ckpt_step))
     if options.no_load_optim and not (options.finetune or options.pretrained_checkpoint or options.skip_train):
         raise ConfigError("--no-load-optim requires --finetune: a run is resumed with its optimizer state")
     if not options.profile:
@@ -173,7 +183,7 @@ def _parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, tuple[str, ...
     elif options.save is None:
         unused = [flag for flag in ("save_interval", "keep_last") if getattr(options, flag) is not None]
         notices += [f"WARNING: --{flag.replace('_', '-')} has no effect without --save" for flag in unused]
-    del options.local_rank, options.no_load_optim
+    del options.local_rank, options.no_load_optim, options.ckpt_step
     return options, tuple(notices)
 
 

@@ -310,6 +310,9 @@ def _add_checkpoints(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--save", help="directory for checkpoints and metrics.jsonl")
     group.add_argument("--load", help="directory of checkpoints to resume from; only that of --save may be without one")
     group.add_argument(
+        "--ckpt-step", type=non_negative_int, metavar="N", help="take iter_N in --load, not the newest checkpoint"
+    )
+    group.add_argument(
         "--finetune",
         action="store_true",
         help="start at iteration 0 with the weights in --load, from a run or from a model in any format that the"

@@ -18,7 +18,7 @@ intervals are over groups are compared over the same ones. The installed command
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from tape.report.rows import (
     several_columns,
     shown_data,
     train_samples_of,
+    trained_on,
 )
 from tape.tasks import TaskType
 
@@ -90,8 +91,7 @@ def table(
     Raises:
         ConfigError, DataError: see :func:`compared`; or the table of the evaluations' groups is not what it was.
     """
-    names = [f"{name}: {_shown_model(seeds)}" for name, seeds in zip(("first", "second"), pairs[0], strict=True)]
-    lines = [", ".join(names), "", f"| {' | '.join(_COLUMNS)} |", f"|{':--|' * 4}{'--:|' * 4}"]
+    lines = [", ".join(_shown_models(pairs[0])), "", f"| {' | '.join(_COLUMNS)} |", f"|{':--|' * 4}{'--:|' * 4}"]
     notes = []
     for first, second in pairs:
         titles, record = dict(headlines_of(first)), first[0].record
@@ -141,10 +141,14 @@ def recorded_groups(evaluations: Sequence[Evaluated]) -> Groups | None:
     return read_groups(path)
 
 
-def _shown_model(seeds: Seeds) -> str:
-    notes = [f"mean of {len(seeds)} seeds"] if len(seeds) > 1 else []
-    notes += [f"trained on {part}" for part in train_samples_of(seeds)]
-    return f"{seeds[0].directory}" + (f" ({', '.join(notes)})" if notes else "")
+def _shown_models(pair: tuple[Seeds, Seeds]) -> Iterator[str]:
+    """Both models, with the proteins that each was trained on if the two differ in them or either had only a part."""
+    trained = [trained_on(seeds) for seeds in pair]
+    is_same = len(set(trained)) == 1 and not any(train_samples_of(seeds) for seeds in pair)
+    for name, seeds, proteins in zip(("first", "second"), pair, trained, strict=True):
+        notes = [f"mean of {len(seeds)} seeds"] if len(seeds) > 1 else []
+        notes += [] if is_same else [f"trained on {proteins}"]
+        yield f"{name}: {seeds[0].directory}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _line(evaluation: Evaluated, title: str, difference: Difference) -> str:

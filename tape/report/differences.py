@@ -26,7 +26,7 @@ from tape.report.rows import (
     shown_data,
     shown_task,
     task_heading,
-    train_samples_of,
+    trained_on,
 )
 from tape.report.tables import first_cells, scrolling
 
@@ -176,15 +176,8 @@ def _of(comparison: Comparison, name: str, within: bool) -> list[Difference]:
 
 def _training_note(column: str, runs: list[Evaluated], baseline: list[Evaluated]) -> list[str]:
     """That the two models were trained on different numbers of proteins, or may have been."""
-    own, other = map(_trained_on, (runs, baseline))
+    own, other = map(trained_on, (runs, baseline))
     return [] if own == other else [f"{column} was trained on {own}, {BASELINE} on {other}"]
-
-
-def _trained_on(runs: list[Evaluated]) -> str:
-    parts = train_samples_of(runs)
-    if any(run.record.training is None for run in runs):  # evaluated by an earlier version
-        parts.append("a number of proteins that is not recorded")
-    return ", ".join(parts) or "all proteins"
 
 
 def _notes(comparison: Comparison, column: str) -> list[str]:

@@ -263,6 +263,14 @@ def train_samples_of(runs: Iterable[Evaluated]) -> list[str]:
     return [*dict.fromkeys(str(size) for size in sizes if size is not None and size.proteins < size.available)]
 
 
+def trained_on(runs: Sequence[Evaluated]) -> str:
+    """The proteins that the models of a column were trained on, as text; records of earlier versions don't say."""
+    parts = train_samples_of(runs)
+    if any(run.record.training is None for run in runs):
+        parts.append("a number of proteins that is not recorded")
+    return ", ".join(parts) or "all proteins"
+
+
 def resampled(evaluations: Iterable[Evaluated]) -> str:
     """What intervals are over, for texts: proteins, or groups of the proteins of some splits."""
     over = {f"{e.record.task}, {e.record.split}: {e.record.groups}": None for e in evaluations if e.record.groups}

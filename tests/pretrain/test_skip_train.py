@@ -35,9 +35,10 @@ SPLIT = ("--split", "80,10,10", "--full-validation")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, flags: Flags, pretrain_here: Run) -> Path:
-    """Three steps, after which the run has evaluated validation and test set."""
+    """Three steps, after each of which the run has evaluated the validation set, at the end the test set, too."""
     directory = tmp_path_factory.mktemp("run")
-    pretrain_here(flags(*SPLIT, "--save", directory, train_iters=3))
+    every_step = ("--eval-interval", 1, "--save-interval", 1)
+    pretrain_here(flags(*SPLIT, *every_step, "--save", directory, train_iters=3))
     return directory
 
 
@@ -77,6 +78,23 @@ def test_the_losses_are_those_of_the_run(run: Path, flags: Flags, records: Recor
     assert set(expected) == {"valid", "test"}
     arguments = without(flags(*SPLIT, "--load", run, "--skip-train"), "--train-iters", "--lr")
     assert printed(arguments) == expected
+
+
+def test_an_earlier_checkpoint_is_chosen_by_its_iteration(
+    run: Path, flags: Flags, pretrain_here: Run, records: Records, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """``--ckpt-step``, for runs and for models of Megatron-LM."""
+    evaluated = {record["iteration"]: record["validation_loss"] for record in records(run, "evaluation")}
+    output = output_of(flags(*SPLIT, "--load", run, "--skip-train", "--ckpt-step", 2), capsys)
+    assert f"valid at iteration 2: loss {evaluated[2]:.4f} |" in output
+    again = tmp_path / "again"
+    pretrain_here(flags(*SPLIT, "--load", run, "--ckpt-step", 1, "--save", again, train_iters=3))
+    assert [record["iteration"] for record in records(again, "train")] == [2, 3]
+    megatron = write_megatron(tmp_path / "megatron", make_truth(layers=2, positions=64), iteration=20)
+    arguments = flags("--load", megatron, "--finetune", "--ckpt-step", 20)
+    config = parse_arguments(without(arguments, "--hidden-size", "--num-attention-heads"))
+    assert config.pretrained is not None
+    assert config.pretrained.path.is_relative_to(megatron / "iter_0000020")
 
 
 def test_nothing_of_the_run_is_written(
@@ -219,6 +237,9 @@ def test_every_layout_gives_the_same(
         (("--skip-train", "--load", "RUN", "--dry-run"), "--dry-run plans a training run, which --skip-train"),
         (("--skip-train", "--load", "RUN", "--eval-iters", "0"), "--eval-iters 0 evaluates nothing"),
         (("--skip-train", "--load", "NOTHING"), "NOTHING"),
+        (("--ckpt-step", "2"), "--ckpt-step chooses one of the checkpoints in --load, which is missing"),
+        (("--load", "RUN", "--ckpt-step", "4"), "iter_0000004: no such checkpoint; iterations there: 3, 2, 1$"),
+        (("--load", "NOTHING", "--ckpt-step", "4"), "iter_0000004: no such checkpoint; iterations there: none$"),
         (("--skip-train", "--load", "RUN", "--seq-length", "128"), "--seq-length 128 exceeds the 64 positions"),
     ],
 )

@@ -57,14 +57,32 @@ def test_difference_and_interval_of_two_runs(tmp_path: Path, capsys: pytest.Capt
     assert cells[3:] == ["3-class accuracy", "0.800", "0.500", "+0.300", "[+0.300, +0.300]"]
 
 
-def test_a_run_on_a_part_of_the_training_proteins_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = add_run(tmp_path, "a", predictions(2)), add_run(tmp_path, "b", predictions(5))
-    file = second / "eval_cb513.json"
-    for number, shown in ((863, " (trained on 863 of 8,633 proteins)"), (8633, "")):
-        training = {"proteins": number, "available": 8633}
+@pytest.mark.parametrize(
+    ("of_first", "of_second", "shown"),
+    [
+        (8633, 863, ("all proteins", "863 of 8,633 proteins")),
+        (863, 863, ("863 of 8,633 proteins", "863 of 8,633 proteins")),
+        (None, 863, ("a number of proteins that is not recorded", "863 of 8,633 proteins")),
+        (None, 8633, ("a number of proteins that is not recorded", "all proteins")),
+        (8633, 8633, None),
+        (None, None, None),
+    ],
+)
+def test_training_proteins_are_named_where_they_differ_or_are_a_part(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    of_first: int | None,
+    of_second: int | None,
+    shown: tuple[str, str] | None,
+) -> None:
+    runs = [add_run(tmp_path, "a", predictions(2)), add_run(tmp_path, "b", predictions(5))]
+    for run, number in zip(runs, (of_first, of_second), strict=True):
+        file = run / "eval_cb513.json"
+        training = None if number is None else {"proteins": number, "available": 8633}
         file.write_text(json.dumps({**json.loads(file.read_text()), "training": training}))
-        compare.main([str(first), str(second), "--bootstrap", "20"])
-        assert capsys.readouterr().out.splitlines()[0] == f"first: {first}, second: {second}{shown}"
+    compare.main([*map(str, runs), "--bootstrap", "20"])
+    first, second = (f" (trained on {words})" for words in shown) if shown else ("", "")
+    assert capsys.readouterr().out.splitlines()[0] == f"first: {runs[0]}{first}, second: {runs[1]}{second}"
 
 
 def test_groups_of_proteins_are_resampled_and_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
