@@ -154,7 +154,10 @@ def divide_records(
     clusters, remedy = None, ""
     if options.split_by == "identity":
         residues = tuple(_normalized(record.residues) for record in records)
-        clusters, remedy = _clusters_of(residues, options.split_identity, find_mmseqs()), "a higher --split-identity, "
+        clusters = _clusters_of(residues, options.split_identity, find_mmseqs())
+        remedy = "a higher --split-identity, "
+        if clusters.count == 1:
+            remedy = f"{remedy}--split-by sequence (which leaves variants of one protein in all splits), "
     fractions, seed = options.fractions or DEFAULT_FRACTIONS, options.seed
     try:
         numbers = None if clusters is None else clusters.labels.tolist()

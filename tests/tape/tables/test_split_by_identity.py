@@ -157,6 +157,15 @@ def test_too_few_clusters_are_an_error(tmp_path: Path) -> None:
     assert Counter(table(tmp_path, families(2, 10), fractions=(80, 20, 0)).splits) == {"train": 10, "valid": 10}
 
 
+def test_variants_of_one_protein_are_one_cluster(tmp_path: Path) -> None:
+    message = (
+        r"can't be drawn from 1 cluster of 20 different sequences; give a higher --split-identity, --split-by sequence"
+        r" \(which leaves variants of one protein in all splits\), fewer splits"
+    )
+    with pytest.raises(DataError, match=message):
+        table(tmp_path, families(1, 20))
+
+
 def test_an_identity_that_kmers_can_not_find_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="can't find relatives of 30% identity, only of 50% and more; install MMseqs2"
