@@ -120,7 +120,7 @@ def path_of_iteration(directory: str | os.PathLike[str], iteration: int) -> Path
     path = root / f"iter_{iteration:07d}"
     if not path.is_dir():
         there = listed(iteration_of_name(path) for path in _newest_first(root))
-        raise CheckpointError(f"{path}: no such checkpoint" + f"; iterations there: {there}")
+        raise CheckpointError(f"{path}: no such checkpoint; iterations there: {there}")
     return path
 
 

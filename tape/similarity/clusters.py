@@ -92,7 +92,8 @@ def cluster_proteins(
         raise ConfigError(f"clusters: an identity of {identity:g}; it is a fraction above 0 and at most 1, such as 0.3")
     unique = {sequence: place for place, sequence in enumerate(dict.fromkeys(sequences))}
     distinct = list(unique)
-    copies = find_near_copies(distinct, max(identity, NEAR_COPY_IDENTITY))
+    near_copy_identity = max(identity, NEAR_COPY_IDENTITY)
+    copies = find_near_copies(distinct, near_copy_identity)
     searched = [distinct[place] for place in copies.searched]
     if method == "kmers":
         first, second = _kmer_links(searched, identity)
@@ -104,6 +105,9 @@ def cluster_proteins(
         name = (
             f"MMseqs2 {mmseqs_version(program)}, identity >= {identity:g} over >= {_COVERAGE:g} of one of two proteins"
         )
+    if copies.left_out.size:
+        near = f"{len(copies.left_out):,} near copies (identity >= {near_copy_identity:g} without gaps)"
+        name = f"{name}, and of {near} with the protein that they are copies of"
     links = [(copies.searched[first], copies.searched[second]), (copies.left_out, copies.leaders)]
     labels = _components(len(unique), *map(np.concatenate, zip(*links, strict=True)))
     places = np.fromiter((unique[sequence] for sequence in sequences), dtype=np.int64, count=len(sequences))

@@ -64,7 +64,8 @@ def draw_splits(
     wanted = [name for name, share in zip(SPLITS, shares, strict=True) if share]
     if len(groups) < len(wanted):
         found = f"{len(first)} different sequences"
-        found = found if clusters is None else f"{len(groups)} cluster{'s'[: len(groups) != 1]} of {found}"
+        if clusters is not None:
+            found = f"{'1 cluster' if len(groups) == 1 else f'{len(groups)} clusters'} of {found}"
         raise DataError(f"{len(wanted)} splits ({', '.join(wanted)}) can't be drawn from {found}")
     names = ["" if classes is None else _most_frequent([str(classes[place]) for place in group]) for group in groups]
     sizes = [len(group) for group in groups]

@@ -65,5 +65,8 @@ def test_clusters_are_those_of_a_search_with_all(method: str, monkeypatch: pytes
     sequences = [sequences[place] for place in np.random.default_rng(1).permutation(len(sequences))]
     found = cluster_proteins(sequences, method=method)
     assert found.count == 3
+    assert found.method.endswith(
+        ", and of 50 near copies (identity >= 0.9 without gaps) with the protein that they are copies of"
+    )
     monkeypatch.setattr(near_copies, "SEARCHED", 1000)
     assert cluster_proteins(sequences, method=method).labels.tolist() == found.labels.tolist()
