@@ -138,6 +138,11 @@ def named_tensors(model: nn.Module, optimizer_state: dict[str, Tensor]) -> dict[
     }
 
 
+def checkpoint_name(iteration: int) -> str:
+    """Name of the directory of an iteration's checkpoint, with seven digits or more, as in Megatron-LM."""
+    return f"iter_{iteration:07d}"
+
+
 def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = None) -> Path | None:
     """The checkpoint to read, or None when the directory has none yet.
 
@@ -161,7 +166,7 @@ def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = N
         iteration = natural_number(text)
         if iteration is None:
             raise CheckpointError(f"{pointer}: should hold the number of an iteration, not {text[:40]!r}")
-    path = root / f"iter_{iteration:07d}"
+    path = root / checkpoint_name(iteration)
     if not path.exists():  # a process was killed while it replaced this checkpoint
         path = next(root.glob(f".{path.name}.*.old/{path.name}"), path)
     if not (path / METADATA_NAME).is_file():

@@ -16,7 +16,7 @@ from tape.errors import CheckpointError, listed
 from tape.io.checksums import sha256_of
 
 from .collective_errors import run_on_all_ranks, run_on_main_rank
-from .format import METADATA_NAME, POINTER_NAME, find_checkpoint, read_metadata, verify_files
+from .format import METADATA_NAME, POINTER_NAME, checkpoint_name, find_checkpoint, read_metadata, verify_files
 from .other_formats import refuse_other_format, refuse_other_weights
 from .retention import iteration_of_name
 
@@ -117,7 +117,7 @@ def path_of_iteration(directory: str | os.PathLike[str], iteration: int) -> Path
         CheckpointError: there is none.
     """
     root = Path(directory)
-    path = root / f"iter_{iteration:07d}"
+    path = root / checkpoint_name(iteration)
     if not path.is_dir():
         there = listed(iteration_of_name(path) for path in _newest_first(root))
         raise CheckpointError(f"{path}: no such checkpoint; iterations there: {there}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from tape.errors import CheckpointError
 from tape.io.writing import temporary_directory
 
-from .format import POINTER_NAME, read_metadata
+from .format import POINTER_NAME, checkpoint_name, read_metadata
 
 _ITERATION = re.compile(r"iter_([0-9]{7,})")
 
@@ -76,4 +76,4 @@ def iteration_of_name(path: Path) -> int | None:
     match = _ITERATION.fullmatch(path.name)
     number = int(match[1]) if match is not None else 0
     # Names have seven digits, more from ten million on; a name with other padding was not written by this code.
-    return number if path.name == f"iter_{number:07d}" else None
+    return number if path.name == checkpoint_name(number) else None

@@ -42,6 +42,7 @@ from .format import (
     VERSION,
     RunDescription,
     RunState,
+    checkpoint_name,
     named_tensors,
     with_checksum,
 )
@@ -137,7 +138,7 @@ def write_checkpoint(
     Raises:
         CheckpointError: see :func:`save_checkpoint`.
     """
-    target = root / f"iter_{state.iteration:07d}"
+    target = root / checkpoint_name(state.iteration)
     needed = checkpoint_bytes(tensors, control_group)
     failure, temporary = f"{target}: not saved", None
     with ExitStack() as owned:  # of rank 0: the directory in which all ranks write, locked until it is published

@@ -20,6 +20,17 @@ def mutated(sequence: str, every: int) -> str:
     return "".join(letters)
 
 
+def variants(wild_type: str, number: int, most: int = 5) -> list[str]:
+    """Different variants with 1 to ``most`` substitutions; the wild type is not one of them."""
+    chance, made = random.Random(wild_type), set[str]()
+    while len(made) < number:
+        letters = list(wild_type)
+        for place in chance.sample(range(len(wild_type)), chance.randint(1, most)):
+            letters[place] = chance.choice(RESIDUES.replace(wild_type[place], ""))
+        made.add("".join(letters))
+    return sorted(made)
+
+
 QUERY = random_sequence(200, 1)
 # id -> (sequence, identity to QUERY, coverage of QUERY)
 RELATIVES: dict[str, tuple[str, float, float]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -13,23 +12,11 @@ from tape.evaluation.groups import read_groups
 from tape.io.lmdb_store import write_lmdb
 from tape.main import run_eval, run_train
 from tape.similarity import clusters
-
-LETTERS = "ACDEFGHIKLMNPQRSTVWY"
+from tests.support.known_identities import random_sequence, variants
 
 
 def protein(seed: int, length: int = 60) -> str:
-    return "".join(random.Random(seed).choices(LETTERS, k=length))
-
-
-def variants(wild_type: str, number: int, most: int = 5) -> list[str]:
-    """Different variants with 1 to ``most`` substitutions; the wild type is not one of them."""
-    chance, made = random.Random(wild_type), set[str]()
-    while len(made) < number:
-        letters = list(wild_type)
-        for place in chance.sample(range(len(wild_type)), chance.randint(1, most)):
-            letters[place] = chance.choice(LETTERS.replace(wild_type[place], ""))
-        made.add("".join(letters))
-    return sorted(made)
+    return random_sequence(length, seed)
 
 
 @pytest.fixture

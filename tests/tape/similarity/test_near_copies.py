@@ -8,27 +8,15 @@ import pytest
 from tape.similarity import near_copies
 from tape.similarity.clusters import cluster_proteins
 from tape.similarity.near_copies import SEARCHED, find_near_copies
-from tests.support.known_identities import random_sequence
+from tests.support.known_identities import random_sequence, variants
 from tests.tape.similarity.test_clusters import METHODS
 
 LENGTH = 120
 
 
-def variants(wild_type: str, count: int, seed: int, substitutions: int = 6) -> list[str]:
-    """Different sequences with at most so many substitutions."""
-    generator = np.random.default_rng(seed)
-    found: set[str] = set()
-    while len(found) < count:
-        residues = list(wild_type)
-        for place in generator.integers(0, len(wild_type), substitutions):
-            residues[place] = "ACDEFGHIKLMNPQRSTVWY"[generator.integers(0, 20)]
-        found.add("".join(residues))
-    return generator.permutation(sorted(found)).tolist()
-
-
 def test_of_many_near_copies_a_few_are_searched() -> None:
     wild_types = [random_sequence(LENGTH, 1), random_sequence(LENGTH, 2)]
-    sequences = [*wild_types, *variants(wild_types[0], 80, 3), *variants(wild_types[1], SEARCHED // 2, 4)]
+    sequences = [*wild_types, *variants(wild_types[0], 80), *variants(wild_types[1], SEARCHED // 2)]
     found = find_near_copies(sequences)
     assert sorted([*found.searched, *found.left_out]) == list(range(len(sequences)))
     assert len(found.left_out) == 81 - SEARCHED
@@ -40,19 +28,19 @@ def test_of_many_near_copies_a_few_are_searched() -> None:
 
 def test_few_near_copies_and_other_proteins_are_all_searched() -> None:
     sequences = [random_sequence(LENGTH, seed) for seed in range(3 * SEARCHED)]
-    sequences += variants(sequences[0], SEARCHED - 1, 1)
+    sequences += variants(sequences[0], SEARCHED - 1)
     assert find_near_copies(sequences).searched.tolist() == list(range(len(sequences)))
     assert find_near_copies([]).searched.tolist() == []
 
 
 def test_the_choice_does_not_depend_on_the_order() -> None:
-    sequences = variants(random_sequence(LENGTH, 1), 60, 2)
+    sequences = variants(random_sequence(LENGTH, 1), 60)
     first = {sequences[place] for place in find_near_copies(sequences).searched}
     assert {sequences[::-1][place] for place in find_near_copies(sequences[::-1]).searched} == first
 
 
 def test_near_copies_are_no_nearer_than_asked() -> None:
-    sequences = variants(random_sequence(LENGTH, 1), 60, 2)
+    sequences = variants(random_sequence(LENGTH, 1), 60)
     assert len(find_near_copies(sequences, 0.99).left_out) == 0
 
 
@@ -61,7 +49,7 @@ def test_clusters_are_those_of_a_search_with_all(method: str, monkeypatch: pytes
     """Also for relatives of near copies, and for proteins without relatives."""
     wild_types = [random_sequence(LENGTH, seed) for seed in (1, 2)]
     relative = "".join(a if n % 5 else b for n, (a, b) in enumerate(zip(*wild_types, strict=True)))  # of the first
-    sequences = [*variants(wild_types[0], 50, 1), *variants(wild_types[1], 40, 2), relative, random_sequence(200, 9)]
+    sequences = [*variants(wild_types[0], 50), *variants(wild_types[1], 40), relative, random_sequence(200, 9)]
     sequences = [sequences[place] for place in np.random.default_rng(1).permutation(len(sequences))]
     found = cluster_proteins(sequences, method=method)
     assert found.count == 3
