@@ -15,8 +15,7 @@ from pathlib import Path
 
 from converter.formats.base import MEGATRON_FORMATS
 from converter.formats.huggingface.writer import FILES as HUGGINGFACE_FILES
-from converter.formats.megatron.layout import TRACKER_NAME
-from converter.formats.megatron.writer import RELEASE
+from converter.formats.megatron.layout import RELEASE, TRACKER_NAME
 from converter.formats.record import RECORD_NAME
 from converter.formats.sharded.writer import DIRECTORY as PRETRAINING_DIRECTORY
 from tape.configs import CONFIG_NAME

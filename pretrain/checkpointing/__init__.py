@@ -9,6 +9,8 @@ The state of random number generators is not stored: dropout, masks and sample o
 the position in the run.
 """
 
+from pretrain.checkpoint_paths import find_checkpoint
+
 from .async_writer import AsyncCheckpointWriter
 from .disk_space import checkpoint_bytes, early_warning
 from .format import (
@@ -16,7 +18,6 @@ from .format import (
     FullCheckpoint,
     RunDescription,
     RunState,
-    find_checkpoint,
     named_tensors,
     read_metadata,
     verify_files,

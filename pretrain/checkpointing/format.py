@@ -1,25 +1,22 @@
-"""The files of a checkpoint directory, and how a checkpoint is found and verified; no torch.distributed here."""
+"""The files of a checkpoint directory, and how they are verified; no torch.distributed here."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from pretrain.checkpoint_paths import METADATA_NAME
 from tape.errors import CheckpointError, quoted
 from tape.io.checksums import sha256_of
-from tape.io.digits import natural_number
 from tape.io.json_files import read_json_object
 
 FORMAT = "proteinlm-sharded"
 VERSION = 1
-POINTER_NAME = "latest_checkpointed_iteration.txt"
-METADATA_NAME = "metadata.json"
 INDEX_NAME = ".metadata"  # torch.distributed.checkpoint's
 _CHECKSUM_FIELD = "sha256"  # of all other fields of metadata.json
 _FIELD_TYPES: dict[str, type] = {
@@ -136,42 +133,6 @@ def named_tensors(model: nn.Module, optimizer_state: dict[str, Tensor]) -> dict[
         **{MODEL_PREFIX + name: value for name, value in model.state_dict().items()},
         **{OPTIMIZER_PREFIX + name: value for name, value in optimizer_state.items()},
     }
-
-
-def checkpoint_name(iteration: int) -> str:
-    """Name of the directory of an iteration's checkpoint, with seven digits or more, as in Megatron-LM."""
-    return f"iter_{iteration:07d}"
-
-
-def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = None) -> Path | None:
-    """The checkpoint to read, or None when the directory has none yet.
-
-    Args:
-        directory: the run's checkpoint directory, or one ``iter_...`` directory in it.
-        iteration: which checkpoint; None: the one that the pointer names.
-
-    Raises:
-        CheckpointError: the pointer is unreadable, or the checkpoint does not exist.
-    """
-    root = Path(directory)
-    if root.exists() and not root.is_dir():
-        raise CheckpointError(f"{root}: a file, not a directory of checkpoints")
-    if (root / METADATA_NAME).is_file():
-        return root
-    pointer = root / POINTER_NAME
-    if iteration is None:
-        if not pointer.exists():
-            return None
-        text = pointer.read_text(encoding="utf-8", errors="replace").strip()
-        iteration = natural_number(text)
-        if iteration is None:
-            raise CheckpointError(f"{pointer}: should hold the number of an iteration, not {text[:40]!r}")
-    path = root / checkpoint_name(iteration)
-    if not path.exists():  # a process was killed while it replaced this checkpoint
-        path = next(root.glob(f".{path.name}.*.old/{path.name}"), path)
-    if not (path / METADATA_NAME).is_file():
-        raise CheckpointError(f"{path}: no checkpoint there ({METADATA_NAME} is missing)")
-    return path
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

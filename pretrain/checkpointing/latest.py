@@ -11,14 +11,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pretrain.checkpoint_paths import (
+    METADATA_NAME,
+    POINTER_NAME,
+    checkpoint_path,
+    find_checkpoint,
+    iteration_of_name,
+)
 from pretrain.parallel import ControlGroup
 from tape.errors import CheckpointError, listed
 from tape.io.checksums import sha256_of
 
 from .collective_errors import run_on_all_ranks, run_on_main_rank
-from .format import METADATA_NAME, POINTER_NAME, checkpoint_name, find_checkpoint, read_metadata, verify_files
+from .format import read_metadata, verify_files
 from .other_formats import refuse_other_format, refuse_other_weights
-from .retention import iteration_of_name
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ def path_of_iteration(directory: str | os.PathLike[str], iteration: int) -> Path
         CheckpointError: there is none.
     """
     root = Path(directory)
-    path = root / checkpoint_name(iteration)
+    path = checkpoint_path(root, iteration)
     if not path.is_dir():
         there = listed(iteration_of_name(path) for path in _newest_first(root))
         raise CheckpointError(f"{path}: no such checkpoint; iterations there: {there}")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pretrain.checkpoint_paths import POINTER_NAME, find_checkpoint
 from pretrain.parallel import ControlGroup, ParallelContext
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError, quoted
@@ -18,11 +19,9 @@ from tape.errors import CheckpointError, ConfigError, quoted
 from .collective_errors import run_on_all_ranks
 from .format import (
     MODEL_PREFIX,
-    POINTER_NAME,
     FullCheckpoint,
     RunDescription,
     RunState,
-    find_checkpoint,
     named_tensors,
     read_metadata,
     verify_files,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pretrain.checkpoint_paths import METADATA_NAME, POINTER_NAME
 from tape.errors import CheckpointError
 from tape.io.checkpoint_formats import TAPE_RUN, CheckpointFormat, find_weights_file, recognize_format
-
-from .format import METADATA_NAME, POINTER_NAME
 
 _EXPECTED = (
     "--load takes the directory that an earlier run of pretrain_tape.py had as --save (iter_... directories and "

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pretrain.checkpoint_paths import POINTER_NAME, iteration_of_name
 from tape.errors import CheckpointError
 from tape.io.writing import temporary_directory
 
-from .format import POINTER_NAME, checkpoint_name, read_metadata
-
-_ITERATION = re.compile(r"iter_([0-9]{7,})")
+from .format import read_metadata
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,3 @@ def _iteration(path: Path) -> int | None:
         return number if read_metadata(path)["iteration"] == number else None
     except CheckpointError:
         return None
-
-
-def iteration_of_name(path: Path) -> int | None:
-    """The iteration in the name of a checkpoint directory; None for another name."""
-    match = _ITERATION.fullmatch(path.name)
-    number = int(match[1]) if match is not None else 0
-    # Names have seven digits, more from ten million on; a name with other padding was not written by this code.
-    return number if path.name == checkpoint_name(number) else None

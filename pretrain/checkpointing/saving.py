@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
 
+from pretrain.checkpoint_paths import METADATA_NAME, POINTER_NAME, checkpoint_name
 from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from tape.errors import CheckpointError
 from tape.io.checksums import sha256_of
@@ -36,13 +37,10 @@ from .disk_space import check_free_space, checkpoint_bytes
 from .format import (
     FORMAT,
     INDEX_NAME,
-    METADATA_NAME,
     MODEL_PREFIX,
-    POINTER_NAME,
     VERSION,
     RunDescription,
     RunState,
-    checkpoint_name,
     named_tensors,
     with_checksum,
 )

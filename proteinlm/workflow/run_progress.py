@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pretrain.checkpoint_paths import find_checkpoint, iteration_of_name
 from tape.errors import CheckpointError, ConfigError
 from tape.io.run_layout import LATEST_NAME
 
@@ -42,9 +43,6 @@ def resume_pretraining(save: Path) -> tuple[str, ...] | None:
 
 
 def _saved_iterations(save: Path) -> int:
-    from pretrain.checkpointing.format import find_checkpoint  # imports torch, which printing the plan does not need
-    from pretrain.checkpointing.retention import iteration_of_name
-
     try:
         latest = find_checkpoint(save)
     except CheckpointError:

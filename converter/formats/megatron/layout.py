@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.mapping.rules import Shards
+from pretrain.checkpoint_paths import checkpoint_path
 from tape.configs import CONFIG_NAME
 from tape.errors import CheckpointError, listed
 from tape.io.digits import natural_number
@@ -23,6 +24,7 @@ from .rank_file import LAYER, RankFile, read_rank_file, stage_layers
 from .shard_consistency import check_ranks
 
 TRACKER_NAME = "latest_checkpointed_iteration.txt"
+RELEASE = "release"
 RANK_FILE_NAME = "model_optim_rng.pt"
 # with a distributed optimizer, from March 2022 to May 2023: its state is in mp_rank_TT[_PPP]_DDD/optim.pt, where the
 # last number is the data-parallel rank
@@ -164,11 +166,11 @@ def iteration_folder(path: Path) -> Path:
         return path
     name = tracker.read_text(encoding="utf-8", errors="replace").strip()
     iteration = natural_number(name)
-    if name != "release" and iteration is None:
+    if name != RELEASE and iteration is None:
         raise CheckpointError(
-            f"{tracker}: contains {name[:40]!r}, not an iteration number or 'release': give the path of an iteration"
+            f"{tracker}: contains {name[:40]!r}, not an iteration number or '{RELEASE}': give the path of an iteration"
         )
-    folder = path / (name if name == "release" else f"iter_{iteration:07d}")
+    folder = path / RELEASE if iteration is None else checkpoint_path(path, iteration)
     if not folder.is_dir():
         raise CheckpointError(f"{tracker}: names {name}, but {folder} is missing")
     return folder

@@ -31,9 +31,8 @@ from tape.io.writing import atomic_write, write_text
 from tape.models.lazy_tensors import LazyState, LazyTensor, stored_bytes
 
 from .key_names import core_name, extra_state_of
-from .layout import RANK_FILE_NAME, TRACKER_NAME
+from .layout import RANK_FILE_NAME, RELEASE, TRACKER_NAME
 
-RELEASE = "release"
 VERSION = 3.0
 _ROWS_MULTIPLE = 128
 _LAYER = re.compile(r"\.layers\.(\d+)\.")

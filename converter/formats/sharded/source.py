@@ -31,18 +31,13 @@ from converter.verify.named_forward import (
     TensorShard,
 )
 from converter.verify.reference_forward import ReferenceForward
+from pretrain.checkpoint_paths import find_checkpoint
 from tape.configs import ProteinBertConfig
 from tape.errors import CheckpointError, ConfigError
-from tape.io.digits import natural_number
 from tape.models.lazy_tensors import LazyTensor
 
 if TYPE_CHECKING:
     from pretrain.checkpointing import StoredShard, StoredTensor
-
-
-# names in pretrain.checkpointing, which is imported only when it is needed
-_METADATA_NAME = "metadata.json"
-_TRACKER_NAME = "latest_checkpointed_iteration.txt"
 
 
 class ShardedSource:
@@ -57,7 +52,7 @@ class ShardedSource:
 
     def __init__(self, path: Path) -> None:
         # imported here, because torch.distributed.checkpoint takes more than a second and other formats don't need it
-        from pretrain.checkpointing import find_checkpoint, model_tensors, read_metadata, verify_files
+        from pretrain.checkpointing import model_tensors, read_metadata, verify_files
 
         found = find_checkpoint(path)
         if found is None:
@@ -117,16 +112,10 @@ class ShardedSource:
 
 def is_sharded(path: Path) -> bool:
     """Whether this is a ``--save`` directory of ``pretrain_tape.py`` or one of its iterations."""
-    if not path.is_dir():
+    try:
+        return find_checkpoint(path) is not None
+    except CheckpointError:
         return False
-    return any((folder / _METADATA_NAME).is_file() for folder in (path, *_tracked(path)))
-
-
-def _tracked(path: Path) -> list[Path]:
-    tracker = path / _TRACKER_NAME
-    name = tracker.read_text(encoding="utf-8", errors="replace").strip() if tracker.is_file() else ""
-    iteration = natural_number(name)
-    return [] if iteration is None else [path / f"iter_{iteration:07d}"]
 
 
 def _part(part: StoredShard, entry: StoredTensor) -> TensorShard:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pretrain.checkpoint_paths import POINTER_NAME
 from pretrain.checkpointing import (
     RunDescription,
     RunState,
@@ -22,7 +23,6 @@ from pretrain.checkpointing import (
     saving,
 )
 from pretrain.checkpointing.disk_space import checkpoint_bytes, early_warning, format_bytes
-from pretrain.checkpointing.format import POINTER_NAME
 from pretrain.parallel import ControlGroup, ParallelContext, ParallelDims
 from pretrain.pretrain_tape import main
 from pretrain.train.initialization import InitConfig, build_model

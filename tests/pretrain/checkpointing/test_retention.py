@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.checkpointing import find_checkpoint
+from pretrain.checkpointing import find_checkpoint, path_of_iteration
 from pretrain.checkpointing.retention import Retention, remove_old_checkpoints
 from tape.io.writing import remove_leftovers
 
@@ -99,7 +99,7 @@ def test_a_checkpoint_that_was_moved_aside_is_found_and_moved_back(root: Path) -
     aside = root / ".iter_0000030.abcdefgh.old"
     aside.mkdir()
     os.replace(root / "iter_0000030", aside / "iter_0000030")
-    assert find_checkpoint(root) == aside / "iter_0000030"
+    assert find_checkpoint(root) == path_of_iteration(root, 30) == aside / "iter_0000030"
     remove_leftovers(root)
     assert find_checkpoint(root) == root / "iter_0000030"
     assert not aside.exists()

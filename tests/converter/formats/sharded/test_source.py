@@ -13,7 +13,7 @@ import torch
 
 from converter.convert import ConversionRequest, convert
 from converter.formats.detection import open_source
-from converter.formats.sharded.source import is_sharded
+from converter.formats.sharded.source import ShardedSource, is_sharded
 from converter.options import SourceOptions
 from pretrain.checkpointing import RunDescription, RunState, save_checkpoint
 from pretrain.parallel import ParallelContext, ParallelDims
@@ -147,6 +147,17 @@ def test_damaged_metadata_is_named(tmp_path: Path) -> None:
     assert is_sharded(saved.folder)
     with pytest.raises(CheckpointError, match=r"metadata\.json"):
         open_source(saved.folder, SourceOptions())
+
+
+def test_a_checkpoint_that_was_moved_aside_is_read(tmp_path: Path) -> None:
+    """A process was killed between the two renames that replace an iteration."""
+    saved = save(tmp_path / "save")
+    aside = saved.folder / ".iter_0000007.abcdefgh.old" / "iter_0000007"
+    aside.parent.mkdir()
+    (saved.folder / "iter_0000007").rename(aside)
+    source = open_source(saved.folder, SourceOptions())
+    assert isinstance(source, ShardedSource)
+    assert source.path == aside
 
 
 @pytest.mark.distributed
