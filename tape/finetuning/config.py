@@ -132,6 +132,11 @@ class LoopConfig:
         self._check_accumulation(batch_size)
         return batch_size
 
+    def validation_for(self, task_type: TaskType, world_size: int) -> InferenceConfig:
+        """A validation on so many ranks, in batches as large as those of training."""
+        batch_size = -(-self.batch_size_for(task_type) // (self.gradient_accumulation_steps * world_size))
+        return InferenceConfig(batch_size, self.num_workers, self.precision, self.max_tokens)
+
     def _check_accumulation(self, batch_size: int) -> None:
         if batch_size < self.gradient_accumulation_steps:
             raise ConfigError(

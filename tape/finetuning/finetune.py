@@ -36,6 +36,7 @@ from .checkpoint import TrainerState, load_training_state, save_epoch
 from .class_weights import balanced_class_weights, describe_weights, stored_weights
 from .config import FinetuneConfig, LoopConfig, ModelConfig, OutputConfig, check_class_weights, check_standardize
 from .data import TrainingData, data_digests, fit_training_data, load_training_data
+from .frozen_states import kept_states
 from .model import build_model, build_trained_model
 from .optimizer import untrained_state
 from .rank_consistency import check_rank_consistency
@@ -160,7 +161,11 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
         if run_logger is not None and table is not None:
             _log_table(table, run)
         _log_start(config, finetuner, run, run_logger)
-        _warn_without_best(finetuner.train(), config.loop)
+        inference = config.loop.validation_for(parts.task_type, context.world_size)
+        is_windowed = parts.validation_model is not parts.model
+        known = replace(parts.data, valid=None) if is_windowed else parts.data
+        with kept_states(parts.model, known, parts.task_type, inference, context, signals):
+            _warn_without_best(finetuner.train(), config.loop)
         if run_logger is not None:
             run_logger.draw_curves()
         if finetuner.interrupted:

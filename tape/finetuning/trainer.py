@@ -24,7 +24,6 @@ from tape.datasets.batching import MicroBatchPlan, Step, plan_epoch
 from tape.datasets.labels import Batch, count_correct, count_labels, model_inputs, placeholder_loss
 from tape.datasets.loading import load_batches, worker_count
 from tape.errors import CheckpointError, DataError, ProteinLMError
-from tape.evaluation.config import InferenceConfig
 from tape.evaluation.evaluate import batch_shape, evaluate, forward
 from tape.models.freezing import set_training_mode
 from tape.models.lora import adapter_state, load_adapter
@@ -333,9 +332,7 @@ class Finetuner:
 
     def validate(self) -> dict[str, float]:
         """Loss and metrics of the validation set."""
-        config = self.config
-        batch_size = -(-self.batch_size // (config.gradient_accumulation_steps * self.context.world_size))
-        inference = InferenceConfig(batch_size, config.num_workers, config.precision, config.max_tokens)
+        inference = self.config.validation_for(self.task_type, self.context.world_size)
         model, valid = self.validation_model, self.data.valid
         evaluation = evaluate(model, valid, self.task_type, inference, self.context, title="validation")
         keep_half_widths(self.model, evaluation.measured)

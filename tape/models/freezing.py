@@ -36,9 +36,16 @@ def freeze_encoder(model: nn.Module) -> None:
         )
 
 
+def frozen_encoder_of(model: nn.Module) -> nn.Module | None:
+    """The encoder of a task model, if none of its weights is trained."""
+    encoder = encoder_of(model)
+    if encoder is None or any(parameter.requires_grad for parameter in encoder.parameters()):
+        return None
+    return encoder
+
+
 def set_training_mode(model: nn.Module) -> None:
     """Call ``model.train()``, but keep a frozen encoder in evaluation mode."""
     model.train()
-    encoder = encoder_of(model)
-    if encoder is not None and not any(parameter.requires_grad for parameter in encoder.parameters()):
+    if (encoder := frozen_encoder_of(model)) is not None:
         encoder.eval()

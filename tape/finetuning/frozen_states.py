@@ -1,0 +1,190 @@
+"""States of a frozen encoder (``--freeze``), which are computed once and kept for all epochs.
+
+A frozen encoder has no dropout, so a protein has the same states in every epoch. They are computed before the first
+epoch, in the batches of an evaluation: the batches of an epoch are drawn anew each time, and the last digits of a state
+depend on its batch, so that a resumed run would not be the same one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tape.datasets.batching import plan_evaluation
+from tape.datasets.index import lengths_of
+from tape.datasets.labels import Batch, model_inputs
+from tape.datasets.loading import load_batches, worker_count
+from tape.evaluation.config import InferenceConfig
+from tape.evaluation.evaluate import batch_shape, memory_remedies
+from tape.models import unpadding
+from tape.models.freezing import frozen_encoder_of
+from tape.models.modeling_bert import ProteinBertModel
+from tape.models.modeling_huggingface import ProteinHuggingFaceModel
+from tape.models.modeling_lstm import ProteinLSTMModel
+from tape.models.modeling_resnet import ProteinResNetModel
+from tape.models.modeling_unirep import UniRepModel
+from tape.runtime.distributed import DistributedContext
+from tape.runtime.out_of_memory import explain_out_of_memory
+from tape.runtime.precision import autocast
+from tape.runtime.progress import progress_bar
+from tape.runtime.stop_signals import StopSignals
+from tape.tasks import TaskType
+
+from .data import TrainingData
+
+MOST_BYTES = 4 << 30
+_SPECIAL_TOKENS = 2  # of each protein
+# Their states of a protein depend on nothing but its tokens; of other encoders, this is not known.
+_ENCODERS = (ProteinBertModel, ProteinLSTMModel, ProteinResNetModel, UniRepModel, ProteinHuggingFaceModel)
+
+logger = logging.getLogger(__name__)
+
+Outputs = tuple[Any, ...]
+
+
+@contextmanager
+def kept_states(
+    model: nn.Module,
+    data: TrainingData,
+    task_type: TaskType,
+    inference: InferenceConfig,
+    context: DistributedContext,
+    signals: StopSignals,
+) -> Iterator[None]:
+    """Inside the block, a frozen encoder gives the states of the proteins in ``data`` without computing them again.
+
+    No states are kept of an encoder that is trained or a third party's, in runs of several ranks, which see other
+    proteins in each epoch, and of inputs that are drawn anew in each epoch; nor if all of them would take more than
+    MOST_BYTES, which is logged.
+
+    Args:
+        model: the task model, on its device.
+        data: training set, and the validation set unless its proteins are read in windows.
+        task_type: type of the task.
+        inference: batches and precision of the pass, which should be those of validation.
+        context: the ranks.
+        signals: at a stop signal, the remaining states are left to the steps that need them.
+    """
+    encoder = frozen_encoder_of(model)
+    is_drawn = hasattr(data.train, "set_epoch")
+    if not isinstance(encoder, _ENCODERS) or _shows_more(encoder) or is_drawn or context.is_distributed:
+        yield
+        return
+    batch_size = inference.batch_size_for(task_type)
+    passes = [_Pass.of(data.train, data.indices, batch_size, inference)]
+    if data.valid is not None:
+        passes.append(_Pass.of(data.valid, np.arange(len(data.valid)), batch_size, inference))
+    size = 4 * encoder.state_size * sum(one.tokens for one in passes)  # in fp32
+    if size > MOST_BYTES:
+        gib = (size / 2**30, MOST_BYTES / 2**30)
+        logger.info("the frozen encoder computes its states in each epoch: all would take %.1f GiB, above %.0f", *gib)
+        yield
+        return
+    states = FrozenStates(encoder)
+    proteins = sum(one.proteins for one in passes)
+    with progress_bar("states of the frozen encoder", proteins, "protein", disable=not context.is_main) as bar:
+        for batch in itertools.chain.from_iterable(passes):
+            if signals.received:
+                break
+            with explain_out_of_memory("the forward pass", batch_shape(batch), memory_remedies(inference.precision)):
+                states.keep(model_inputs(batch, context.device), inference.precision)
+            bar.update(len(batch["input_ids"]))
+        else:
+            logger.info("the frozen encoder has computed its states of %d proteins for all epochs", proteins)
+    encoder.forward = states  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del encoder.forward
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """The batches of a pass over proteins of a data set."""
+
+    dataset: Any
+    plan: list[np.ndarray]
+    workers: int
+    proteins: int
+    tokens: int
+
+    @classmethod
+    def of(cls, dataset: Any, indices: np.ndarray, batch_size: int, inference: InferenceConfig) -> _Pass:
+        lengths = lengths_of(dataset)[indices]
+        plan = [indices[chosen] for chosen in plan_evaluation(lengths, batch_size, max_tokens=inference.max_tokens)]
+        workers = worker_count(inference.num_workers, len(indices))
+        return cls(dataset, plan, workers, len(indices), int(lengths.sum()) + _SPECIAL_TOKENS * len(indices))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return load_batches(self.dataset, self.plan, num_workers=self.workers)
+
+
+def _shows_more(encoder: nn.Module) -> bool:
+    """Whether its outputs are more than states and pooled output."""
+    config = encoder.config
+    return bool(getattr(config, "output_attentions", False) or getattr(config, "output_hidden_states", False))
+
+
+class FrozenStates:
+    """Stands in for ``forward`` of an encoder.
+
+    Batches in which a protein has no states that were kept are computed as a whole.
+
+    Args:
+        encoder: in evaluation mode whenever it is called.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self._encoder, self._compute = encoder, encoder.forward
+        self._kept: dict[bytes, tuple[Tensor, Tensor]] = {}  # by tokens: states (L, H), pooled (P,)
+
+    @torch.no_grad()
+    def keep(self, inputs: Batch, precision: str) -> None:
+        """Compute and keep the states of a batch of padded proteins."""
+        input_ids, input_mask = inputs["input_ids"], inputs.get("input_mask")
+        self._encoder.eval()
+        with autocast(precision, input_ids.device):
+            states, pooled = self._compute(input_ids, input_mask)
+        keys = _keys(input_ids, input_mask)
+        if keys is None:
+            return
+        real = torch.ones_like(input_ids, dtype=torch.bool) if input_mask is None else input_mask != 0
+        own = states[real].cpu().split(real.sum(1).tolist())
+        self._kept.update(zip(keys, zip(own, pooled.cpu(), strict=True), strict=True))
+
+    def __call__(self, input_ids: Tensor, input_mask: Tensor | None = None, **others: Any) -> Outputs:
+        """As the encoder's ``forward``: (states (B, S, H), 0 at padding; pooled (B, P))."""
+        found = None if others else self._found(input_ids, input_mask)
+        if found is None:
+            outputs: Outputs = self._compute(input_ids, input_mask, **others)
+            return outputs
+        own, pooled = zip(*found, strict=True)
+        states = own[0].new_zeros(*input_ids.shape, own[0].shape[-1])
+        for row, one in zip(states, own, strict=True):
+            row[: len(one)] = one
+        return states.to(input_ids.device), torch.stack(pooled).to(input_ids.device)
+
+    def _found(self, input_ids: Tensor, input_mask: Tensor | None) -> list[tuple[Tensor, Tensor]] | None:
+        keys = _keys(input_ids, input_mask)
+        found = [] if keys is None else [one for key in keys if (one := self._kept.get(key)) is not None]
+        return found if found and keys is not None and len(found) == len(keys) else None
+
+
+def _keys(input_ids: Tensor, input_mask: Tensor | None) -> list[bytes] | None:
+    """The tokens of each protein; None if padding is not at the end of each."""
+    lengths: Iterable[int] = [input_ids.shape[1]] * len(input_ids)
+    if input_mask is not None:
+        counted = unpadding.lengths_of(input_mask != 0)
+        if counted is None:
+            return None
+        lengths = counted.tolist()
+    rows = input_ids.to("cpu", torch.int32)
+    return [row[:length].numpy().tobytes() for row, length in zip(rows, lengths, strict=True)]
