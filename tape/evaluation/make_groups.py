@@ -46,7 +46,11 @@ def make_groups(config: GroupsConfig) -> Path:
                 " can't tell apart; give each an id of its own"
             )
     if len(np.unique(numbers)) < 2:
-        raise DataError(f"{title}: all {len(proteins):,} proteins are in one group, over which there is no interval")
+        higher = "" if config.method == "variants" else "give a higher --identity, or "
+        raise DataError(
+            f"{title}: all proteins ({len(proteins):,}) are in one group, over which there is no interval; {higher}"
+            "evaluate without groups, for intervals over proteins"
+        )
     write_text(output, f"id\t{GROUP_COLUMN}\t{DIGEST_COLUMN}\n{''.join(rows.values())}")
     sizes = np.unique(numbers, return_counts=True)[1]
     logger.info(

@@ -8,9 +8,12 @@ representatives two members of different clusters may be close relatives. Linked
 - without it, two proteins with common k-mers (k = 4, distinct ones): at least half of those that are expected between
   sequences of that identity with independent substitutions, identity ** k of the shorter one's, and significantly
   more than random sequences have (Poisson, E-value of all pairs 1e-3). Of 4,000 SCOPe domains of the training data of
-  remote homology, this clusters 98 % of the pairs that MMseqs2 clusters at .5, and finds few below that identity.
+  remote homology, this clusters 98 % of the pairs that MMseqs2 clusters at .5, and finds few below that identity;
+- with both, near copies of a protein, which have at least 90 % of its residues at the same positions
+  (:mod:`tape.similarity.near_copies`).
 
-Of many near copies of a protein, a few are compared with others (:mod:`tape.similarity.near_copies`).
+For identities of up to .7, a few of many near copies of a protein are compared with others: what is related to one is
+related to them. Above, where it need not be, all proteins are, which takes minutes for thousands of variants.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ _EQUAL_BY_CHANCE = 0.06**_K  # two k-mers; residues of Swiss-Prot are equal with
 _E_VALUE = 1e-3
 _COVERAGE = 0.5
 _BLOCK = 1024  # proteins compared with all others at a time
+_HIGHEST_WITH_FEW = 0.7  # identity up to which a few near copies find the relatives of all
+_SHORTEST = 14  # residues without X that MMseqs2 needs to find a protein; it fails if none has them
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ def cluster_proteins(
     distinct = list(unique)
     near_copy_identity = max(identity, NEAR_COPY_IDENTITY)
     copies = find_near_copies(distinct, near_copy_identity)
-    searched = [distinct[place] for place in copies.searched]
+    compared = copies.searched if identity <= _HIGHEST_WITH_FEW else np.arange(len(distinct))
+    searched = [distinct[place] for place in compared]
     if method == "kmers":
         first, second = _kmer_links(searched, identity)
         name = f"shared {_K}-mers as of identity {identity:g}"
@@ -105,10 +111,10 @@ def cluster_proteins(
         name = (
             f"MMseqs2 {mmseqs_version(program)}, identity >= {identity:g} over >= {_COVERAGE:g} of one of two proteins"
         )
-    if copies.left_out.size:
-        near = f"{len(copies.left_out):,} near copies (identity >= {near_copy_identity:g} without gaps)"
-        name = f"{name}, and of {near} with the protein that they are copies of"
-    links = [(copies.searched[first], copies.searched[second]), (copies.left_out, copies.leaders)]
+    name += f", or identity >= {near_copy_identity:g} without gaps"
+    if len(compared) < len(distinct):
+        name += f" ({len(distinct) - len(compared):,} of such near copies were not searched with)"
+    links = [(compared[first], compared[second]), (copies.copies, copies.leaders)]
     labels = _components(len(unique), *map(np.concatenate, zip(*links, strict=True)))
     places = np.fromiter((unique[sequence] for sequence in sequences), dtype=np.int64, count=len(sequences))
     return Clusters(labels[places], f"connected components of {name}", identity)
@@ -148,19 +154,20 @@ def _kmer_links(sequences: Sequence[str], identity: float) -> tuple[np.ndarray, 
 
 
 def _distinct_kmers(sequence: str) -> np.ndarray:
-    """Numbers of a protein's distinct k-mers; of a protein shorter than k, none."""
+    """Numbers of a protein's distinct k-mers without X; of a protein shorter than k, none."""
     letters = np.frombuffer(sequence.encode("ascii"), dtype=np.uint8).astype(np.int64) - ord("A")
     if len(letters) < _K:
         return np.empty(0, dtype=np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(letters, _K)
-    return np.unique(windows @ _LETTERS ** np.arange(_K))
+    known = windows[(windows != ord("X") - ord("A")).all(axis=1)]
+    return np.unique(known @ _LETTERS ** np.arange(_K))
 
 
 def _mmseqs_links(
     program: str, sequences: Sequence[str], identity: float, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(representative, member) of each line of MMseqs2's clusters."""
-    if not sequences:
+    if not any(len(part) >= _SHORTEST for sequence in sequences for part in sequence.split("X")):
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     options = ["--single-step-clustering", "--cluster-mode", "1", "-s", "7.5", "-e", "1e-3", "--max-seqs", "1000"]
     options += ["--min-seq-id", f"{identity:g}", "-c", f"{_COVERAGE:g}", "--cov-mode", "1", "--mask", "0"]

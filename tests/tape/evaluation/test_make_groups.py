@@ -108,8 +108,12 @@ def test_options_that_make_no_table_are_refused(
 def test_a_single_group_is_refused(tmp_path: Path) -> None:
     fasta, out = tmp_path / "proteins.fasta", tmp_path / "groups.tsv"
     fasta.write_text("".join(f">v{n}\n{own}\n" for n, own in enumerate(variants(protein(1), 12))))
-    with pytest.raises(DataError, match=r"proteins\.fasta: all 12 proteins are in one group, over which there is no"):
-        run_groups([str(fasta), "--output", str(out), "--method", "variants"])
+    for method, advice in (
+        ("variants", "evaluate without"),
+        ("clusters", "give a higher --identity, or evaluate without"),
+    ):
+        with pytest.raises(DataError, match=rf"proteins\.fasta: all proteins \(12\) are in one group.*; {advice}"):
+            run_groups([str(fasta), "--output", str(out), "--method", method])
     assert not out.exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 from tape.similarity import near_copies
 from tape.similarity.clusters import cluster_proteins
 from tape.similarity.near_copies import SEARCHED, find_near_copies
-from tests.support.known_identities import random_sequence, variants
+from tests.support.known_identities import RESIDUES, random_sequence, variants
 from tests.tape.similarity.test_clusters import METHODS
 
 LENGTH = 120
@@ -18,10 +18,11 @@ def test_of_many_near_copies_a_few_are_searched() -> None:
     wild_types = [random_sequence(LENGTH, 1), random_sequence(LENGTH, 2)]
     sequences = [*wild_types, *variants(wild_types[0], 80), *variants(wild_types[1], SEARCHED // 2)]
     found = find_near_copies(sequences)
-    assert sorted([*found.searched, *found.left_out]) == list(range(len(sequences)))
-    assert len(found.left_out) == 81 - SEARCHED
+    assert len(found.searched) == len(sequences) - (81 - SEARCHED)
+    assert len(set(found.copies)) == len(found.copies)
+    assert len(found.copies) == len(sequences) - 2
     assert set(found.leaders) <= set(found.searched)
-    for one, leader in zip(found.left_out, found.leaders, strict=True):
+    for one, leader in zip(found.copies, found.leaders, strict=True):
         differences = sum(a != b for a, b in zip(sequences[one], sequences[leader], strict=True))
         assert differences <= LENGTH // 10
 
@@ -29,8 +30,17 @@ def test_of_many_near_copies_a_few_are_searched() -> None:
 def test_few_near_copies_and_other_proteins_are_all_searched() -> None:
     sequences = [random_sequence(LENGTH, seed) for seed in range(3 * SEARCHED)]
     sequences += variants(sequences[0], SEARCHED - 1)
-    assert find_near_copies(sequences).searched.tolist() == list(range(len(sequences)))
+    found = find_near_copies(sequences)
+    assert found.searched.tolist() == list(range(len(sequences)))
+    assert len(found.copies) == SEARCHED - 1
     assert find_near_copies([]).searched.tolist() == []
+
+
+def test_unknown_residues_are_not_equal() -> None:
+    sequences = [random_sequence(9, seed) + "X" * 91 for seed in range(60)]
+    found = find_near_copies(sequences)
+    assert len(found.copies) == 0
+    assert len(found.searched) == 60
 
 
 def test_the_choice_does_not_depend_on_the_order() -> None:
@@ -41,7 +51,8 @@ def test_the_choice_does_not_depend_on_the_order() -> None:
 
 def test_near_copies_are_no_nearer_than_asked() -> None:
     sequences = variants(random_sequence(LENGTH, 1), 60)
-    assert len(find_near_copies(sequences, 0.99).left_out) == 0
+    for one, leader in zip(*find_near_copies(sequences, 0.99)[:2], strict=True):
+        assert sum(a != b for a, b in zip(sequences[one], sequences[leader], strict=True)) == 1
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -53,8 +64,35 @@ def test_clusters_are_those_of_a_search_with_all(method: str, monkeypatch: pytes
     sequences = [sequences[place] for place in np.random.default_rng(1).permutation(len(sequences))]
     found = cluster_proteins(sequences, method=method)
     assert found.count == 3
-    assert found.method.endswith(
-        ", and of 50 near copies (identity >= 0.9 without gaps) with the protein that they are copies of"
-    )
+    assert found.method.endswith(", or identity >= 0.9 without gaps (50 of such near copies were not searched with)")
     monkeypatch.setattr(near_copies, "SEARCHED", 1000)
     assert cluster_proteins(sequences, method=method).labels.tolist() == found.labels.tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("identity", [0.8, 0.9, 0.95])
+def test_at_high_identities_no_near_copy_loses_its_relatives(method: str, identity: float) -> None:
+    """A relative of a near copy need not be one of the others; every pair is compared with the threshold here."""
+    wild_type = random_sequence(LENGTH, 4)
+    sequences = variants(wild_type, 100, 6)
+    sequences += [variants(sequence, 1, 8)[0] for sequence in sequences[:25]]
+    letters = np.array([list(sequence) for sequence in sequences])
+    labels = cluster_proteins(sequences, identity, method=method).labels
+    identities = (letters[:, None] == letters[None]).mean(axis=2)
+    assert not ((identities >= identity) & (labels[:, None] != labels[None])).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("number", [SEARCHED - 1, SEARCHED + 1, 100])
+def test_clusters_of_short_variants_do_not_depend_on_their_number(method: str, number: int) -> None:
+    """MMseqs2 finds none of them."""
+    wild_type = "AACADAEACA"
+    scan = [wild_type[:n] + one + wild_type[n + 1 :] for n in range(10) for one in RESIDUES if one > wild_type[n]]
+    found = cluster_proteins([wild_type, *scan[: number - 1]], method=method)
+    assert (found.count, found.largest) == (1, number)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_short_proteins_are_no_error(method: str) -> None:
+    peptides = [random_sequence(8, seed) for seed in range(30)]
+    assert cluster_proteins([*peptides, peptides[3]], method=method).labels.tolist() == [*range(30), 3]

@@ -102,7 +102,7 @@ def test_method_and_clusters_are_announced_and_saved(tmp_path: Path) -> None:
     found = table(tmp_path, proteins, fractions=(50.0, 25.0, 25.0), seed=3)
     notices = "\n".join(found.notices)
     assert "splits drawn 50,25,25 with seed 3, clusters together: " in notices
-    method = "connected components of shared 4-mers as of identity 0.5"
+    method = "connected components of shared 4-mers as of identity 0.5, or identity >= 0.9 without gaps"
     assert f"12 clusters of 48 proteins, the largest of 4: {method}" in notices
     assert "MMseqs2, which also finds more distant relatives, is not installed (apt install mmseqs2" in notices
     assert found.division is not None
