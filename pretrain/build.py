@@ -40,6 +40,7 @@ from pretrain.train.masked_lm import MaskedLMObjective
 from pretrain.train.metrics_logger import MetricsLogger, RunInfo
 from pretrain.train.profiling import IterationProfiler
 from pretrain.train.trainer import Trainer
+from tape.errors import quoted
 from tape.io.writing import check_output_directory, write_json
 from tape.runtime.distributed import choose_device
 from tape.runtime.launch import Launch
@@ -49,7 +50,8 @@ from tape.runtime.run_lock import lock_in, run_lock
 
 _ARGUMENTS_NAME = "arguments.json"
 
-_STARTS_ANEW = ("--finetune", "--no-load-optim")  # flags of a run from other weights, which its resumes do not have
+# Flags that choose where a run starts, which its resumes do not have, and the number of their values.
+_STARTS_ANEW = {"--finetune": 0, "--no-load-optim": 0, "--ckpt-step": 1}
 
 
 @contextmanager
@@ -205,12 +207,28 @@ def resume_notice(config: PretrainConfig, state: RunState, launch: Launch, words
     if save is None or (state.iteration >= config.training.train_iters and not state.evaluation_due):
         return []
     options = list(words[1:])
+    in_files = ""
     if not config.checkpoint.resumes_itself:  # of options that are given twice, the last counts
-        options = [word for word in options if word not in _STARTS_ANEW] + ["--load", str(save)]
+        files = ", ".join(quoted(word[1:]) for word in options if word.startswith("@"))
+        in_files = f" ({', '.join(_STARTS_ANEW)} must not be in {files} any more)" if files else ""
+        options = [*_without_start(options), "--load", str(save)]
     if launch.world_size > 1:
-        return [f"resume with the same launcher and {words[0]} {shlex.join(options)}"]
+        return [f"resume with the same launcher and {words[0]} {shlex.join(options)}{in_files}"]
     program = words[0] if words[0].startswith("proteinlm ") else f"python {shlex.quote(words[0])}"
-    return [f"resume with: {program} {shlex.join(options)}"]
+    return [f"resume with: {program} {shlex.join(options)}{in_files}"]
+
+
+def _without_start(options: Sequence[str]) -> Iterator[str]:
+    """The words of a command line without _STARTS_ANEW and their values."""
+    values = 0
+    for word in options:
+        name, is_joined, _ = word.partition("=")
+        if values:
+            values -= 1
+        elif name in _STARTS_ANEW:
+            values = 0 if is_joined else _STARTS_ANEW[name]
+        else:
+            yield word
 
 
 def introduction(config: PretrainConfig, info: RunInfo, samples: Samples, context: ParallelContext) -> list[str]:

@@ -228,7 +228,10 @@ def _foreign_checkpoints(save: str, load: str | None) -> tuple[str, ...]:
     newest = newest_iteration(save)
     if newest is None:
         return ()
-    if load is not None and Path(save).resolve() in Path(load).resolve().parents:
+    if load is not None and Path(save).resolve() in (
+        Path(load).absolute().parent.resolve(),
+        *Path(load).resolve().parents,
+    ):
         return (
             f"WARNING: --save {save} holds checkpoints up to iteration {newest}; those after {load} are replaced when"
             " this run reaches their iterations",

@@ -20,6 +20,7 @@ from pretrain.checkpoint_paths import (
 )
 from pretrain.parallel import ControlGroup
 from tape.errors import CheckpointError, listed
+from tape.io.checkpoint_formats import recognize_format
 from tape.io.checksums import sha256_of
 
 from .collective_errors import run_on_all_ranks, run_on_main_rank
@@ -117,17 +118,32 @@ def describe_latest(directory: str | os.PathLike[str]) -> str:
 
 
 def path_of_iteration(directory: str | os.PathLike[str], iteration: int) -> Path:
-    """The checkpoint of an iteration (``--ckpt-step``), in the format of this project or of Megatron-LM.
+    """The checkpoint of an iteration (``--ckpt-step``) in ``--load``, in the format of this project or of Megatron-LM.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or it is incomplete.
     """
     root = Path(directory)
+    chooses = "--ckpt-step chooses one of the iter_... directories in it"
+    if not root.is_dir():
+        raise CheckpointError(f"--load {root}: {'a file' if root.exists() else 'does not exist'}; {chooses}")
+    if iteration_of_name(root) is not None:
+        raise CheckpointError(f"--load {root}: one checkpoint; {chooses}: give {root.parent}, or leave out --ckpt-step")
+    there = [path for path in _newest_first(root) if _is_complete(path)]
     path = checkpoint_path(root, iteration)
-    if not path.is_dir():
-        there = listed(iteration_of_name(path) for path in _newest_first(root))
-        raise CheckpointError(f"{path}: no such checkpoint; iterations there: {there}")
-    return path
+    if path.is_dir() and _is_complete(path):
+        return path
+    problem = f"incomplete ({METADATA_NAME} is missing)" if path.is_dir() else "no such checkpoint"
+    if there:
+        choice = f"complete iterations there: {listed(map(iteration_of_name, there))}"
+    else:
+        choice = f"{root} has no complete one; leave out --ckpt-step to start from a single model"
+    raise CheckpointError(f"--ckpt-step {iteration}: {path}: {problem}; {choice}")
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether an iteration's directory is a checkpoint of this project or of Megatron-LM, by the names of its files."""
+    return (path / METADATA_NAME).is_file() or recognize_format(path) is not None
 
 
 def newest_iteration(directory: str | os.PathLike[str]) -> int | None:

@@ -90,6 +90,18 @@ def test_a_run_from_other_weights_is_resumed_without_them(tmp_path: Path, flags:
     assert "--finetune" not in line
 
 
+@pytest.mark.parametrize("step", [("--ckpt-step", "2"), ("--ckpt-step=2",)])
+def test_a_run_from_a_chosen_step_is_resumed_from_its_last(step: tuple[str, ...], tmp_path: Path, flags: Flags) -> None:
+    (tmp_path / "run" / "iter_0000002").mkdir(parents=True)
+    load = ("--load", tmp_path / "run", "--save", tmp_path / "run")
+    line = resume_notice(flags(*step, *load, train_iters=10), RunState(iteration=4))
+    words = flags(*load, train_iters=10)
+    assert line == f"resume with: python 'a b.py' {shlex.join(map(str, words))} --load {tmp_path / 'run'}"
+    (tmp_path / "chosen.txt").write_text("--ckpt-step 2\n")
+    line = resume_notice(flags(f"@{tmp_path / 'chosen.txt'}", *load, train_iters=10), RunState(iteration=4))
+    assert "(--finetune, --no-load-optim, --ckpt-step must not be in '" in line
+
+
 def test_several_processes_are_resumed_with_their_launcher(tmp_path: Path, flags: Flags) -> None:
     words = flags("--save", tmp_path / "run", train_iters=10)
     line = resume_notice(words, RunState(iteration=4), world_size=2)

@@ -97,6 +97,38 @@ def test_an_earlier_checkpoint_is_chosen_by_its_iteration(
     assert config.pretrained.path.is_relative_to(megatron / "iter_0000020")
 
 
+def test_a_step_that_can_not_be_chosen_is_named(
+    run: Path, flags: Flags, pretrain_here: Run, records: Records, tmp_path: Path
+) -> None:
+    save = tmp_path / "save"
+    shutil.copytree(run, save)
+    (save / "iter_0000002" / "metadata.json").unlink()
+    (save / "iter_0000005").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "file").touch()
+    there = "complete iterations there: 3, 1$"
+    for load, step, words in (
+        (save, 2, rf"--ckpt-step 2: .*iter_0000002: incomplete \(metadata\.json is missing\); {there}"),
+        (save, 5, rf"--ckpt-step 5: .*iter_0000005: incomplete \(metadata\.json is missing\); {there}"),
+        (save / "iter_0000003", 1, rf"iter_0000003: one checkpoint; --ckpt-step chooses .*: give {save}, or leave out"),
+        (
+            tmp_path / "model",
+            1,
+            "iter_0000001: no such checkpoint; .* has no complete one; leave out --ckpt-step to start",
+        ),
+        (tmp_path / "file", 1, "file: a file; --ckpt-step chooses"),
+    ):
+        for start in ((), ("--finetune",), ("--skip-train",)):
+            with pytest.raises(CheckpointError, match=words):
+                parse_arguments(flags("--load", load, "--ckpt-step", step, *start))
+    # a step whose directory is a symbolic link is one of the same run
+    (save / "iter_0000001").rename(tmp_path / "elsewhere")
+    (save / "iter_0000001").symlink_to(tmp_path / "elsewhere")
+    pretrain_here(flags(*SPLIT, "--load", save, "--ckpt-step", 1, "--save", save, train_iters=3))
+    assert [record["iteration"] for record in records(save, "train")] == [1, 2, 3]
+
+
 def test_nothing_of_the_run_is_written(
     run: Path, flags: Flags, records: Records, printed: Printed, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -238,8 +270,11 @@ def test_every_layout_gives_the_same(
         (("--skip-train", "--load", "RUN", "--eval-iters", "0"), "--eval-iters 0 evaluates nothing"),
         (("--skip-train", "--load", "NOTHING"), "NOTHING"),
         (("--ckpt-step", "2"), "--ckpt-step chooses one of the checkpoints in --load, which is missing"),
-        (("--load", "RUN", "--ckpt-step", "4"), "iter_0000004: no such checkpoint; iterations there: 3, 2, 1$"),
-        (("--load", "NOTHING", "--ckpt-step", "4"), "iter_0000004: no such checkpoint; iterations there: none$"),
+        (
+            ("--load", "RUN", "--ckpt-step", "4"),
+            "--ckpt-step 4: .*iter_0000004: no such checkpoint; complete iterations there: 3, 2, 1$",
+        ),
+        (("--load", "NOTHING", "--ckpt-step", "4"), "--load .*NOTHING: does not exist; --ckpt-step chooses one"),
         (("--skip-train", "--load", "RUN", "--seq-length", "128"), "--seq-length 128 exceeds the 64 positions"),
     ],
 )
