@@ -228,10 +228,7 @@ def _foreign_checkpoints(save: str, load: str | None) -> tuple[str, ...]:
     newest = newest_iteration(save)
     if newest is None:
         return ()
-    if load is not None and Path(save).resolve() in (
-        Path(load).absolute().parent.resolve(),
-        *Path(load).resolve().parents,
-    ):
+    if load is not None and _is_inside(Path(load), Path(save)):
         return (
             f"WARNING: --save {save} holds checkpoints up to iteration {newest}; those after {load} are replaced when"
             " this run reaches their iterations",
@@ -245,6 +242,11 @@ def _foreign_checkpoints(save: str, load: str | None) -> tuple[str, ...]:
         f"--save {save}: holds checkpoints of another run, up to iteration {newest}, which this run would replace."
         f" --load {save} continues that run; to begin another one, choose another --save, or remove them"
     )
+
+
+def _is_inside(path: Path, directory: Path) -> bool:
+    """Whether a directory contains a path, or a symbolic link of its name."""
+    return directory.resolve() in (path.absolute().parent.resolve(), *path.resolve().parents)
 
 
 def _holds_converted_weights(save: str) -> bool:

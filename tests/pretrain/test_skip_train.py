@@ -115,7 +115,7 @@ def test_a_step_that_can_not_be_chosen_is_named(
         (
             tmp_path / "model",
             1,
-            "iter_0000001: no such checkpoint; .* has no complete one; leave out --ckpt-step to start",
+            "iter_0000001: no such checkpoint; .* has no complete one; leave out --ckpt-step",
         ),
         (tmp_path / "file", 1, "file: a file; --ckpt-step chooses"),
     ):
