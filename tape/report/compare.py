@@ -18,6 +18,7 @@ intervals are over groups are compared over the same ones. The installed command
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def table(
     Raises:
         ConfigError, DataError: see :func:`compared`; or the table of the evaluations' groups is not what it was.
     """
-    lines = [", ".join(_shown_models(pairs[0])), "", f"| {' | '.join(_COLUMNS)} |", f"|{':--|' * 4}{'--:|' * 4}"]
+    lines = [", ".join(_shown_models(pairs)), "", f"| {' | '.join(_COLUMNS)} |", f"|{':--|' * 4}{'--:|' * 4}"]
     notes = []
     for first, second in pairs:
         titles, record = dict(headlines_of(first)), first[0].record
@@ -141,13 +142,15 @@ def recorded_groups(evaluations: Sequence[Evaluated]) -> Groups | None:
     return read_groups(path)
 
 
-def _shown_models(pair: tuple[Seeds, Seeds]) -> Iterator[str]:
+def _shown_models(pairs: Sequence[tuple[Seeds, Seeds]]) -> Iterator[str]:
     """Both models, with the proteins that each was trained on if the two differ in them or either had only a part."""
-    trained = [trained_on(seeds) for seeds in pair]
-    is_same = len(set(trained)) == 1 and not any(train_samples_of(seeds) for seeds in pair)
-    for name, seeds, proteins in zip(("first", "second"), pair, trained, strict=True):
+    is_same = all(trained_on(one) == trained_on(other) for one, other in pairs)
+    is_complete = not any(train_samples_of(seeds) for pair in pairs for seeds in pair)
+    for name, splits in zip(("first", "second"), zip(*pairs, strict=True), strict=True):
+        seeds = splits[0]
         notes = [f"mean of {len(seeds)} seeds"] if len(seeds) > 1 else []
-        notes += [] if is_same else [f"trained on {proteins}"]
+        if not (is_same and is_complete):
+            notes.append(f"trained on {trained_on([*itertools.chain.from_iterable(splits)])}")
         yield f"{name}: {seeds[0].directory}" + (f" ({', '.join(notes)})" if notes else "")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tape.errors import CheckpointError, ConfigError
-from tape.evaluation.records import EvaluationRecord, finite, read_record
+from tape.evaluation.records import EvaluationRecord, TrainingSize, finite, read_record
 from tape.io.json_files import read_json_object
 from tape.io.run_layout import BEST_NAME, resolve_model_directory
 from tape.metrics import Metric
@@ -265,10 +265,14 @@ def train_samples_of(runs: Iterable[Evaluated]) -> list[str]:
 
 def trained_on(runs: Sequence[Evaluated]) -> str:
     """The proteins that the models of a column were trained on, as text; records of earlier versions don't say."""
-    parts = train_samples_of(runs)
-    if any(run.record.training is None for run in runs):
-        parts.append("a number of proteins that is not recorded")
-    return ", ".join(parts) or "all proteins"
+    sizes = dict.fromkeys(run.record.training for run in runs)
+    return ", ".join(_shown_size(size) for size in sizes)
+
+
+def _shown_size(size: TrainingSize | None) -> str:
+    if size is None:
+        return "a number of proteins that is not recorded"
+    return f"all {size.available:,} proteins" if size.proteins == size.available else str(size)
 
 
 def resampled(evaluations: Iterable[Evaluated]) -> str:

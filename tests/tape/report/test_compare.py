@@ -60,10 +60,10 @@ def test_difference_and_interval_of_two_runs(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("of_first", "of_second", "shown"),
     [
-        (8633, 863, ("all proteins", "863 of 8,633 proteins")),
+        (8633, 863, ("all 8,633 proteins", "863 of 8,633 proteins")),
         (863, 863, ("863 of 8,633 proteins", "863 of 8,633 proteins")),
         (None, 863, ("a number of proteins that is not recorded", "863 of 8,633 proteins")),
-        (None, 8633, ("a number of proteins that is not recorded", "all proteins")),
+        (None, 8633, ("a number of proteins that is not recorded", "all 8,633 proteins")),
         (8633, 8633, None),
         (None, None, None),
     ],
@@ -83,6 +83,25 @@ def test_training_proteins_are_named_where_they_differ_or_are_a_part(
     compare.main([*map(str, runs), "--bootstrap", "20"])
     first, second = (f" (trained on {words})" for words in shown) if shown else ("", "")
     assert capsys.readouterr().out.splitlines()[0] == f"first: {runs[0]}{first}, second: {runs[1]}{second}"
+
+
+def test_training_proteins_are_those_of_all_splits_and_of_other_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that was trained again between the evaluations of its splits, and one of another training set."""
+    sizes = {"a": ((8633, 8633), (8633, 8633)), "b": ((8633, 8633), (863, 8633)), "c": ((5000, 5000),) * 2}
+    runs = {}
+    for name, of_splits in sizes.items():
+        for split, (proteins, available) in zip(("cb513", "valid"), of_splits, strict=True):
+            runs[name] = add_run(tmp_path, name, predictions(2), split=split)
+            file = runs[name] / f"eval_{split}.json"
+            training = {"proteins": proteins, "available": available}
+            file.write_text(json.dumps({**json.loads(file.read_text()), "training": training}))
+    for other, shown in (("b", "all 8,633 proteins, 863 of 8,633 proteins"), ("c", "all 5,000 proteins")):
+        compare.main([str(runs["a"]), str(runs[other]), "--bootstrap", "20"])
+        line = capsys.readouterr().out.splitlines()[0]
+        expected = f"{runs['a']} (trained on all 8,633 proteins), second: {runs[other]} (trained on {shown})"
+        assert line == f"first: {expected}"
 
 
 def test_groups_of_proteins_are_resampled_and_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -141,7 +141,7 @@ def test_the_proteins_are_those_of_the_compared_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("of_random", "words"),
-    [(8633, "all proteins"), (863, None), (None, "a number of proteins that is not recorded")],
+    [(8633, "all 8,633 proteins"), (863, None), (None, "a number of proteins that is not recorded")],
 )
 def test_different_numbers_of_training_proteins_are_named(
     tmp_path: Path, of_random: int | None, words: str | None
