@@ -151,20 +151,20 @@ def divide_records(
         place = f"the folders in {options.path}" if has_folders else f"column {column}"
         splits = splits_of_column(records, digests, column, options.seed, place)
         return Division(splits, column, seed=options.seed, has_drawn_valid=not has_valid, place=place)
-    clusters, remedy = None, ""
+    clusters, remedies = None, ["fewer splits (a proportion of 0)", "a --split-column"]
     if options.split_by == "identity":
         residues = tuple(_normalized(record.residues) for record in records)
         clusters = _clusters_of(residues, options.split_identity, find_mmseqs())
-        remedy = "a higher --split-identity, "
         if clusters.count == 1:
-            remedy = f"{remedy}--split-by sequence (which leaves variants of one protein in all splits), "
+            remedies[0] = "--split-by sequence (which leaves variants of one protein in all splits)"
+        remedies.insert(0, "a higher --split-identity")
     fractions, seed = options.fractions or DEFAULT_FRACTIONS, options.seed
     try:
         numbers = None if clusters is None else clusters.labels.tolist()
         splits = draw_splits(digests, fractions, seed, numbers, classes)
     except DataError as error:
         raise DataError(
-            f"{options.path}: {error}; give {remedy}fewer splits (a proportion of 0), or a --split-column"
+            f"{options.path}: {error}; give {', or '.join([', '.join(remedies[:-1]), remedies[-1]])}"
         ) from None
     unused = () if options.fractions else _columns_of_splits(records)
     return Division(splits, None, fractions, seed, clusters, unused=unused)

@@ -160,7 +160,7 @@ def test_too_few_clusters_are_an_error(tmp_path: Path) -> None:
 def test_variants_of_one_protein_are_one_cluster(tmp_path: Path) -> None:
     message = (
         r"can't be drawn from 1 cluster of 20 different sequences; give a higher --split-identity, --split-by sequence"
-        r" \(which leaves variants of one protein in all splits\), fewer splits"
+        r" \(which leaves variants of one protein in all splits\), or a --split-column$"
     )
     with pytest.raises(DataError, match=message):
         table(tmp_path, families(1, 20))
