@@ -71,7 +71,7 @@ def kept_states(
         task_type: type of the task.
         inference: batches and precision of the pass, which should be those of validation.
         context: the ranks.
-        signals: at a stop signal, the remaining states are left to the steps that need them.
+        signals: at a stop signal, the pass ends.
     """
     encoder = frozen_encoder_of(model)
     is_drawn = hasattr(data.train, "set_epoch")

@@ -205,6 +205,9 @@ class Finetuner:
         plan = self._plan(epoch)
         means = since_log, over_epoch = RunningMeans(self.task_type), RunningMeans(self.task_type)
         done = self._restore_partial_epoch(means, seed)
+        if self._stop_requested():  # while states of a frozen encoder were computed, which the first step would need
+            self._interrupt(self._position(done, time.monotonic() - start, means))
+            return None
         batches = self._load(plan[done:], seed)
         set_training_mode(self.model)
         title, speed = f"epoch {epoch} ({epoch + 1} of {self.config.num_train_epochs})", Throughput("proteins")

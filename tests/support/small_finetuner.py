@@ -107,7 +107,8 @@ def make_trainer(
 
 @dataclass
 class SignalAtLook:
-    """A stop signal that is received before the ``number``-th look; there is one after each step and each epoch."""
+    """A stop signal that is received before the ``number``-th look: before the first step of an epoch, after each step
+    and after the epoch."""
 
     number: int
 

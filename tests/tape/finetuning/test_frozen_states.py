@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tape.datasets.labels import model_inputs
 from tape.evaluation.config import InferenceConfig
 from tape.finetuning import frozen_states
 from tape.finetuning.data import TrainingData
-from tape.finetuning.frozen_states import kept_states
+from tape.finetuning.frozen_states import FrozenStates, kept_states
 from tape.finetuning.run_directory import read_history
 from tape.models.freezing import encoder_of, freeze_encoder
 from tape.models.model_directory import load_state_dict
@@ -136,6 +138,13 @@ def test_an_epoch_does_not_compute_states(
         assert one["valid"] == pytest.approx(other["valid"], rel=1e-4, nan_ok=True)
 
 
+def check_equal(run: Path, straight: Path) -> None:
+    own, expected = ([{**one, "seconds": 0} for one in read_history(path)] for path in (run, straight))
+    assert own == expected
+    one, other = load_state_dict(run / "2"), load_state_dict(straight / "2")
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
 def test_a_resumed_run_is_exact(passes: list[int], train: Train) -> None:
     options = ("secondary_structure", *FREEZE, "--log_level", 40)
     straight = train("transformer", *options, "--exp_name", "straight")
@@ -143,11 +152,28 @@ def test_a_resumed_run_is_exact(passes: list[int], train: Train) -> None:
     resumed = ("--from_pretrained", run / "0", "--resume_from_checkpoint", "--overwrite")
     train("transformer", "secondary_structure", *resumed)
     assert sum(passes) == 3 * 15
-    assert [{**one, "seconds": 0} for one in read_history(run)] == [
-        {**one, "seconds": 0} for one in read_history(straight)
-    ]
-    one, other = load_state_dict(run / "2"), load_state_dict(straight / "2")
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    check_equal(run, straight)
+
+
+def test_a_run_that_is_stopped_before_its_first_step_resumes_exactly(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = ("secondary_structure", *FREEZE, "--num_workers", 0)
+    straight = train("transformer", *options, "--exp_name", "straight")
+    keep = FrozenStates.keep
+
+    def keep_and_stop(self: FrozenStates, *batch: Any) -> None:
+        keep(self, *batch)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    run = tmp_path / "results" / "run"
+    monkeypatch.setattr(FrozenStates, "keep", keep_and_stop)
+    with pytest.raises(SystemExit, match="0"):
+        train("transformer", *options, "--exp_name", run.name)
+    monkeypatch.setattr(FrozenStates, "keep", keep)
+    assert (run / "step_0").is_dir()
+    train("transformer", "secondary_structure", "--from_pretrained", run, "--resume_from_checkpoint")
+    check_equal(run, straight)
 
 
 @pytest.mark.parametrize("options", [(), ("--lora", 2)])

@@ -12,9 +12,9 @@ from tape.errors import CheckpointError, ConfigError
 from tests.support.small_finetuner import Recorded, Rows, SignalAtLook, Tagger, make_trainer
 
 
-@pytest.mark.parametrize("look", range(1, 13))
+@pytest.mark.parametrize("look", range(1, 16))
 def test_a_run_that_a_signal_interrupted_resumes_exactly(look: int) -> None:
-    """Three steps and the end of the epoch are looks 1 to 4, 5 to 8 and 9 to 12."""
+    """The beginning, three steps and the end of the epoch are looks 1 to 5, 6 to 10 and 11 to 15."""
     options: dict[str, Any] = {"num_train_epochs": 3, "num_log_iter": 2, "valid": Rows(6, seed=1), "patience": 9}
     straight, first, second = Recorded(), Recorded(), Recorded()
     uninterrupted = make_trainer(Tagger(dropout=0.3), recorder=straight, **options)
@@ -22,8 +22,8 @@ def test_a_run_that_a_signal_interrupted_resumes_exactly(look: int) -> None:
     trainer = make_trainer(Tagger(dropout=0.3), recorder=first, signals=SignalAtLook(look), save_freq=9, **options)
     trainer.train()
     assert trainer.interrupted
-    assert trainer.state.global_step == look - look // 4
-    if look == 12:  # the last epoch is saved in any case
+    assert trainer.state.global_step == 3 * ((look - 1) // 5) + min((look - 1) % 5, 3)
+    if look == 15:  # the last epoch is saved in any case
         assert 2 in first.saved
         return
     weights, training_state, progress = first.interrupted
@@ -45,7 +45,7 @@ def test_a_run_that_a_signal_interrupted_resumes_exactly(look: int) -> None:
 
 def test_an_interrupted_epoch_needs_the_same_order_of_proteins() -> None:
     recorder = Recorded()
-    make_trainer(recorder=recorder, signals=SignalAtLook(2)).train()
+    make_trainer(recorder=recorder, signals=SignalAtLook(3)).train()
     _, training_state, progress = recorder.interrupted
     with pytest.raises(ConfigError, match="interrupted after 2 steps of an epoch, in which --batch_size was 5, not 4"):
         make_trainer(batch_size=4).resume(copy.deepcopy(training_state), copy.deepcopy(progress))
@@ -59,7 +59,7 @@ def test_an_interrupted_epoch_needs_the_same_order_of_proteins() -> None:
 )
 def test_a_damaged_position_is_refused(value: Any) -> None:
     recorder = Recorded()
-    make_trainer(recorder=recorder, signals=SignalAtLook(2)).train()
+    make_trainer(recorder=recorder, signals=SignalAtLook(3)).train()
     _, training_state, progress = recorder.interrupted
     with pytest.raises(CheckpointError, match="damaged: 'partial_epoch' must be the position in an epoch"):
         make_trainer().resume({**training_state, "partial_epoch": value}, progress)
