@@ -93,6 +93,7 @@ def test_a_run_from_other_weights_is_resumed_without_them(tmp_path: Path, flags:
 @pytest.mark.parametrize("step", [("--ckpt-step", "2"), ("--ckpt-step=2",)])
 def test_a_run_from_a_chosen_step_is_resumed_from_its_last(step: tuple[str, ...], tmp_path: Path, flags: Flags) -> None:
     (tmp_path / "run" / "iter_0000002").mkdir(parents=True)
+    (tmp_path / "run" / "iter_0000002" / "metadata.json").write_text("{}")
     load = ("--load", tmp_path / "run", "--save", tmp_path / "run")
     line = resume_notice(flags(*step, *load, train_iters=10), RunState(iteration=4))
     words = flags(*load, train_iters=10)
