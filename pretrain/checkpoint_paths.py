@@ -38,6 +38,12 @@ def checkpoint_path(root: Path, iteration: int) -> Path:
     return path if path.exists() else next(root.glob(f".{path.name}.*.old/{path.name}"), path)
 
 
+def numbered_paths(root: Path) -> dict[int, Path]:
+    """The directory of each iteration's checkpoint, complete or not, by iteration; as :func:`checkpoint_path`."""
+    paths = [*root.glob(".iter_*.old/iter_*"), *root.glob("iter_*")]
+    return {number: path for path in paths if (number := iteration_of_name(path)) is not None and path.is_dir()}
+
+
 def find_checkpoint(directory: str | os.PathLike[str], iteration: int | None = None) -> Path | None:
     """The checkpoint to read, or None when the directory has none yet.
 

@@ -20,6 +20,7 @@ from .errors import ConfigError, UnknownResidueError, quoted
 __getattr__ = names_of(__name__)  # of tape-proteins 0.5
 
 SPECIAL_TOKENS = ("<pad>", "<mask>", "<cls>", "<sep>", "<unk>")
+SPECIAL_TOKENS_PER_PROTEIN = 2  # <cls> and <sep>
 # Names of the special tokens in Megatron-LM's vocabulary files.
 MEGATRON_SPECIAL_TOKENS = {"[PAD]": "<pad>", "[MASK]": "<mask>", "[CLS]": "<cls>", "[SEP]": "<sep>", "[UNK]": "<unk>"}
 

@@ -17,6 +17,7 @@ from pretrain.checkpoint_paths import (
     checkpoint_path,
     find_checkpoint,
     iteration_of_name,
+    numbered_paths,
 )
 from pretrain.parallel import ControlGroup
 from tape.errors import CheckpointError, listed
@@ -127,8 +128,9 @@ def path_of_iteration(directory: str | os.PathLike[str], iteration: int) -> Path
     chooses = "--ckpt-step chooses one of the iter_... directories in it"
     if not root.is_dir():
         raise CheckpointError(f"--load {root}: {'a file' if root.exists() else 'does not exist'}; {chooses}")
-    if iteration_of_name(root) is not None:
-        raise CheckpointError(f"--load {root}: one checkpoint; {chooses}: give {root.parent}, or leave out --ckpt-step")
+    if iteration_of_name(root) is not None or (root / METADATA_NAME).is_file():
+        parent = (root.resolve() if root.is_symlink() else root).parent
+        raise CheckpointError(f"--load {root}: one checkpoint; {chooses}: give {parent}, or leave out --ckpt-step")
     there = [path for path in _newest_first(root) if _is_complete(path)]
     path = checkpoint_path(root, iteration)
     if path.is_dir() and _is_complete(path):
@@ -167,9 +169,7 @@ def _candidates(root: Path) -> tuple[list[str], str | None]:
 
 
 def _newest_first(root: Path) -> Iterator[Path]:
-    paths = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    numbered = [(number, path) for path in paths if (number := iteration_of_name(path)) is not None]
-    return (path for _, path in sorted(numbered, reverse=True))
+    return (path for _, path in sorted(numbered_paths(root).items(), reverse=True))
 
 
 def _verify(path: Path, group: ControlGroup) -> None:

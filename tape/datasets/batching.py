@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tape.errors import ConfigError
+from tape.tokenizers import SPECIAL_TOKENS_PER_PROTEIN
 
 # Pools of this many batches are sorted by length before they are cut: little padding, yet nearly random batches.
 _POOL_BATCHES = 32
 # Lengths are jittered by up to this fraction before sorting; a small set would otherwise have the same batches in every
 # epoch.
 _LENGTH_JITTER = 0.15
-_SPECIAL_TOKENS = 2  # <cls> and <sep> of each protein
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,10 @@ def check_token_budget(lengths: np.ndarray, max_tokens: int | None) -> None:
     longest = int(lengths.max())
     if longest == 0:
         raise ConfigError("--max_tokens can't be used: the data set has no index of its proteins' lengths")
-    if longest + _SPECIAL_TOKENS > max_tokens:
+    if longest + SPECIAL_TOKENS_PER_PROTEIN > max_tokens:
         raise ConfigError(
             f"--max_tokens {max_tokens} is too small for the longest protein:"
-            f" {longest} residues are {longest + _SPECIAL_TOKENS} tokens with <cls> and <sep>"
+            f" {longest} residues are {longest + SPECIAL_TOKENS_PER_PROTEIN} tokens with <cls> and <sep>"
         )
 
 
@@ -110,7 +110,7 @@ def cut_by_tokens(lengths: np.ndarray, order: np.ndarray, batch_size: int, max_t
     """
     pieces: list[np.ndarray] = []
     start = longest = 0
-    for position, tokens in enumerate((lengths[order] + _SPECIAL_TOKENS).tolist()):
+    for position, tokens in enumerate((lengths[order] + SPECIAL_TOKENS_PER_PROTEIN).tolist()):
         longest, count = max(longest, tokens), position - start + 1
         if count > batch_size or (max_tokens is not None and count > 1 and count * longest > max_tokens):
             pieces.append(order[start:position])

@@ -132,6 +132,10 @@ class LoopConfig:
         self._check_accumulation(batch_size)
         return batch_size
 
+    def is_validated(self, epoch: int) -> bool:
+        """Whether a validation follows this epoch, which is counted from 0."""
+        return self.eval_freq > 0 and (epoch + 1) % self.eval_freq == 0
+
     def validation_for(self, task_type: TaskType, world_size: int) -> InferenceConfig:
         """A validation on so many ranks, in batches as large as those of training."""
         batch_size = -(-self.batch_size_for(task_type) // (self.gradient_accumulation_steps * world_size))

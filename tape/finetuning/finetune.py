@@ -162,8 +162,7 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
             _log_table(table, run)
         _log_start(config, finetuner, run, run_logger)
         inference = config.loop.validation_for(parts.task_type, context.world_size)
-        is_windowed = parts.validation_model is not parts.model
-        known = replace(parts.data, valid=None) if is_windowed else parts.data
+        known = _data_of_states(parts, finetuner)
         with kept_states(parts.model, known, parts.task_type, inference, context, signals):
             _warn_without_best(finetuner.train(), config.loop)
         if run_logger is not None:
@@ -171,6 +170,18 @@ def train_run(config: FinetuneConfig, tokenizer: TAPETokenizer, directory: Path,
         if finetuner.interrupted:
             _exit_interrupted(config, finetuner, run)
     return run.path
+
+
+def _data_of_states(parts: _RunParts, finetuner: Finetuner) -> TrainingData | None:
+    """The data whose states a frozen encoder needs in the epochs that are left; None: there are none.
+
+    A validation in windows has inputs that depend on the task model.
+    """
+    if not finetuner.epochs_left:
+        return None
+    is_whole = parts.validation_model is parts.model
+    is_validated = any(map(finetuner.config.is_validated, finetuner.epochs_left))
+    return parts.data if is_whole and is_validated else replace(parts.data, valid=None)
 
 
 def _warn_without_best(state: TrainerState, loop: LoopConfig) -> None:

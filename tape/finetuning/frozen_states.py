@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -37,13 +38,13 @@ from tape.runtime.precision import autocast
 from tape.runtime.progress import progress_bar
 from tape.runtime.stop_signals import StopSignals
 from tape.tasks import TaskType
+from tape.tokenizers import SPECIAL_TOKENS_PER_PROTEIN
 
 from .data import TrainingData
 
 MOST_BYTES = 4 << 30
-_SPECIAL_TOKENS = 2  # of each protein
 # Their states of a protein depend on nothing but its tokens; of other encoders, this is not known.
-_ENCODERS = (ProteinBertModel, ProteinLSTMModel, ProteinResNetModel, UniRepModel, ProteinHuggingFaceModel)
+_Encoder = ProteinBertModel | ProteinLSTMModel | ProteinResNetModel | UniRepModel | ProteinHuggingFaceModel
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ Outputs = tuple[Any, ...]
 @contextmanager
 def kept_states(
     model: nn.Module,
-    data: TrainingData,
+    data: TrainingData | None,
     task_type: TaskType,
     inference: InferenceConfig,
     context: DistributedContext,
@@ -67,38 +68,42 @@ def kept_states(
 
     Args:
         model: the task model, on its device.
-        data: training set, and the validation set unless its proteins are read in windows.
+        data: training set, and validation set if it is read as whole proteins; None: no epoch is left.
         task_type: type of the task.
         inference: batches and precision of the pass, which should be those of validation.
         context: the ranks.
         signals: at a stop signal, the pass ends.
     """
     encoder = frozen_encoder_of(model)
-    is_drawn = hasattr(data.train, "set_epoch")
-    if not isinstance(encoder, _ENCODERS) or _shows_more(encoder) or is_drawn or context.is_distributed:
+    if data is None or hasattr(data.train, "set_epoch") or context.is_distributed or not _is_kept(encoder):
         yield
         return
     batch_size = inference.batch_size_for(task_type)
-    passes = [_Pass.of(data.train, data.indices, batch_size, inference)]
+    passes = [_ForwardPass.of(data.train, data.indices, batch_size, inference)]
     if data.valid is not None:
-        passes.append(_Pass.of(data.valid, np.arange(len(data.valid)), batch_size, inference))
-    size = 4 * encoder.state_size * sum(one.tokens for one in passes)  # in fp32
+        passes.append(_ForwardPass.of(data.valid, np.arange(len(data.valid)), batch_size, inference))
+    size = 4 * encoder.state_size * sum(forward_pass.tokens for forward_pass in passes)  # in fp32
     if size > MOST_BYTES:
         gib = (size / 2**30, MOST_BYTES / 2**30)
         logger.info("the frozen encoder computes its states in each epoch: all would take %.1f GiB, above %.0f", *gib)
         yield
         return
     states = FrozenStates(encoder)
-    proteins = sum(one.proteins for one in passes)
+    proteins = sum(forward_pass.proteins for forward_pass in passes)
+    remedies = memory_remedies(inference.precision)
+    remedies = replace(remedies, several=("more --gradient_accumulation_steps", *remedies.several))
+    start = time.monotonic()
     with progress_bar("states of the frozen encoder", proteins, "protein", disable=not context.is_main) as bar:
         for batch in itertools.chain.from_iterable(passes):
             if signals.received:
                 break
-            with explain_out_of_memory("the forward pass", batch_shape(batch), memory_remedies(inference.precision)):
+            with explain_out_of_memory("the forward pass", batch_shape(batch), remedies):
                 states.keep(model_inputs(batch, context.device), inference.precision)
             bar.update(len(batch["input_ids"]))
         else:
-            logger.info("the frozen encoder has computed its states of %d proteins for all epochs", proteins)
+            seconds = time.monotonic() - start
+            text = "the frozen encoder has computed its states of %d proteins for all epochs in %.1f s"
+            logger.info(text, proteins, seconds)
     encoder.forward = states  # type: ignore[method-assign]
     try:
         yield
@@ -107,8 +112,8 @@ def kept_states(
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """The batches of a pass over proteins of a data set."""
+class _ForwardPass:
+    """The batches of a forward pass over proteins of a data set."""
 
     dataset: Any
     plan: list[np.ndarray]
@@ -117,20 +122,22 @@ class _Pass:
     tokens: int
 
     @classmethod
-    def of(cls, dataset: Any, indices: np.ndarray, batch_size: int, inference: InferenceConfig) -> _Pass:
+    def of(cls, dataset: Any, indices: np.ndarray, batch_size: int, inference: InferenceConfig) -> _ForwardPass:
         lengths = lengths_of(dataset)[indices]
         plan = [indices[chosen] for chosen in plan_evaluation(lengths, batch_size, max_tokens=inference.max_tokens)]
         workers = worker_count(inference.num_workers, len(indices))
-        return cls(dataset, plan, workers, len(indices), int(lengths.sum()) + _SPECIAL_TOKENS * len(indices))
+        return cls(dataset, plan, workers, len(indices), int(lengths.sum()) + SPECIAL_TOKENS_PER_PROTEIN * len(indices))
 
     def __iter__(self) -> Iterator[Batch]:
         return load_batches(self.dataset, self.plan, num_workers=self.workers)
 
 
-def _shows_more(encoder: nn.Module) -> bool:
-    """Whether its outputs are more than states and pooled output."""
+def _is_kept(encoder: nn.Module | None) -> TypeGuard[_Encoder]:
+    """Whether states and pooled output, which depend on the tokens alone, are all of the encoder's outputs."""
+    if not isinstance(encoder, _Encoder):
+        return False
     config = encoder.config
-    return bool(getattr(config, "output_attentions", False) or getattr(config, "output_hidden_states", False))
+    return not (getattr(config, "output_attentions", False) or getattr(config, "output_hidden_states", False))
 
 
 class FrozenStates:
@@ -157,8 +164,8 @@ class FrozenStates:
         if keys is None:
             return
         real = torch.ones_like(input_ids, dtype=torch.bool) if input_mask is None else input_mask != 0
-        own = states[real].cpu().split(real.sum(1).tolist())
-        self._kept.update(zip(keys, zip(own, pooled.cpu(), strict=True), strict=True))
+        by_protein = states[real].cpu().split(real.sum(1).tolist())
+        self._kept.update(zip(keys, zip(by_protein, pooled.cpu(), strict=True), strict=True))
 
     def __call__(self, input_ids: Tensor, input_mask: Tensor | None = None, **others: Any) -> Outputs:
         """As the encoder's ``forward``: (states (B, S, H), 0 at padding; pooled (B, P))."""
@@ -166,16 +173,17 @@ class FrozenStates:
         if found is None:
             outputs: Outputs = self._compute(input_ids, input_mask, **others)
             return outputs
-        own, pooled = zip(*found, strict=True)
-        states = own[0].new_zeros(*input_ids.shape, own[0].shape[-1])
-        for row, one in zip(states, own, strict=True):
-            row[: len(one)] = one
+        by_protein, pooled = zip(*found, strict=True)
+        states = by_protein[0].new_zeros(*input_ids.shape, by_protein[0].shape[-1])
+        for row, of_protein in zip(states, by_protein, strict=True):
+            row[: len(of_protein)] = of_protein
         return states.to(input_ids.device), torch.stack(pooled).to(input_ids.device)
 
     def _found(self, input_ids: Tensor, input_mask: Tensor | None) -> list[tuple[Tensor, Tensor]] | None:
         keys = _keys(input_ids, input_mask)
-        found = [] if keys is None else [one for key in keys if (one := self._kept.get(key)) is not None]
-        return found if found and keys is not None and len(found) == len(keys) else None
+        if not keys or not all(key in self._kept for key in keys):
+            return None
+        return [self._kept[key] for key in keys]
 
 
 def _keys(input_ids: Tensor, input_mask: Tensor | None) -> list[bytes] | None:

@@ -145,12 +145,16 @@ class Finetuner:
 
     # --- the run ----------------------------------------------------------------------------------------------------
 
+    @property
+    def epochs_left(self) -> range:
+        """The epochs from that of the next step on, counted from 0."""
+        return range(self.state.epoch + 1, self.config.num_train_epochs)
+
     def train(self) -> TrainerState:
         """Train until the last epoch, early stopping or a stop signal; returns the final state."""
-        first = self.state.epoch + 1
-        if first >= self.config.num_train_epochs:
-            logger.info("all %d epochs are complete; nothing to train", first)
-        for epoch in range(first, self.config.num_train_epochs):
+        if not self.epochs_left:
+            logger.info("all %d epochs are complete; nothing to train", self.state.epoch + 1)
+        for epoch in self.epochs_left:
             self._run_epoch(epoch)
             if self.interrupted:
                 break
@@ -168,7 +172,7 @@ class Finetuner:
             return
         self._update_norm_statistics(epoch)
         broadcast_buffers(self.model, self.context)
-        valid = self.validate() if self._is_due(epoch, self.config.eval_freq) else None
+        valid = self.validate() if self.config.is_validated(epoch) else None
         self.state.epoch, criterion = epoch, criterion_of(valid, self.config.metric_for_best_model)
         improved = self.state.update_best(criterion)
         record = {
@@ -403,19 +407,15 @@ class Finetuner:
 
     def _patience_exhausted(self) -> bool:
         is_defined = self.config.metric_for_best_model == LOSS or self.state.best_loss is not None
-        is_due = is_defined and self._is_due(self.state.epoch, self.config.eval_freq)
+        is_due = is_defined and self.config.is_validated(self.state.epoch)
         return is_due and 0 < self.config.patience <= self.state.epoch - self.state.best_epoch
-
-    @staticmethod
-    def _is_due(epoch: int, frequency: int) -> bool:
-        return frequency > 0 and (epoch + 1) % frequency == 0
 
     def _save_is_due(self, epoch: int, improved: bool) -> bool:
         """Whether the epoch is saved. Every run ends with at least one saved model."""
         is_last = epoch + 1 == self.config.num_train_epochs or self._patience_exhausted()
         if isinstance(self.config.save_freq, str):
             return improved or (is_last and self.state.best_loss is None)
-        return is_last or self._is_due(epoch, self.config.save_freq)
+        return is_last or (epoch + 1) % self.config.save_freq == 0
 
     def _save(self, loss: float | None, criterion: float | None) -> None:
         self.state.update_best_saved(criterion)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from tape.errors import ProteinLMError, quoted
 from tape.io.writing import output_errors
 from tape.io.writing.temporary import scratch_directory
-from tape.similarity.mmseqs import run_mmseqs
+from tape.similarity.mmseqs import easy_search, write_fasta
 
 from .config import SearchSettings
 from .hits import Hit, better_hit
 from .proteins import Protein
 
-_COLUMNS = ("query", "nident", "alnlen", "qcov", "theader")
+_COLUMNS = ("query", "target", "nident", "alnlen", "qcov", "theader")
 
 
 def mmseqs_options(settings: SearchSettings) -> list[str]:
@@ -61,26 +60,20 @@ def search_mmseqs(
                 stream.write(f">{number} {protein.identifier}\n{protein.residues}\n")
         unknown = [place for place, hit in enumerate(hits) if hit is None]
         if unknown:
-            query, result = folder / "query.fasta", folder / "result.tsv"
-            with output_errors(query):
-                query.write_text("".join(f">{place}\n{queries[place]}\n" for place in unknown), encoding="ascii")
-            files = [str(query), str(target), str(result), str(folder / "work")]
-            output = ["--format-output", ",".join(_COLUMNS), "--threads", f"{settings.threads}"]
-            run_mmseqs([program, "easy-search", *files, *mmseqs_options(settings), *output], folder / "log")
-            for place, hit in _read_hits(result):
+            query = folder / "query.fasta"
+            write_fasta(query, ((place, queries[place]) for place in unknown))
+            options = [*mmseqs_options(settings), "--threads", f"{settings.threads}"]
+            for cells in easy_search(program, query, target, options, _COLUMNS):
+                place, hit = _hit(cells)
                 hits[place] = better_hit(hits[place], hit)
     return hits
 
 
-def _read_hits(path: Path) -> Iterable[tuple[int, Hit]]:
-    """(place of the query, hit) of each line of MMseqs2's table."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        for line in stream:
-            cells = line.rstrip("\n").split("\t", len(_COLUMNS) - 1)
-            try:
-                place, identical, columns, coverage = int(cells[0]), int(cells[1]), int(cells[2]), float(cells[3])
-                identifier = cells[4].partition(" ")[2]
-                hit = Hit(identifier, 100 * identical / columns, 100 * coverage)
-            except (ValueError, IndexError, ZeroDivisionError):
-                raise ProteinLMError(f"MMseqs2 wrote {quoted(line)}, not {', '.join(_COLUMNS)}") from None
-            yield place, hit
+def _hit(cells: Sequence[str]) -> tuple[int, Hit]:
+    """Place of the query and hit."""
+    try:
+        place, _, identical, columns, coverage, header = cells
+        hit = Hit(header.partition(" ")[2], 100 * int(identical) / int(columns), 100 * float(coverage))
+        return int(place), hit
+    except (ValueError, ZeroDivisionError):
+        raise ProteinLMError(f"MMseqs2 wrote {quoted(chr(9).join(cells))}, not {', '.join(_COLUMNS)}") from None

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tape.tokenizers import SPECIAL_TOKENS_PER_PROTEIN
+
 from .activation_checkpointing import checkpointed_chain
 from .batch_norm import MaskedBatchNorm
 from .graph_capture import is_captured
@@ -26,7 +28,6 @@ from .kernel_shapes import SLOT_MULTIPLE, needs_few_shapes
 from .unpadding import lengths_of
 
 _CHANNELS = 64
-_SPECIAL_TOKENS = 2
 # A part takes as long as this many more pairs: 0.5 ms on one core.
 _PAIRS_PER_PART = 10_000
 _MINIMUM_SEPARATION = 6  # of the pairs of P@L/5
@@ -200,7 +201,7 @@ class PairwiseContactPredictionHead(nn.Module):
             that is returned, so that this has a gradient only by what else is computed from it.
         """
         parts = self._parts(inputs, None if input_mask is None else input_mask.bool())
-        logits = _padded(parts, inputs.shape[1] - _SPECIAL_TOKENS)
+        logits = _padded(parts, inputs.shape[1] - SPECIAL_TOKENS_PER_PROTEIN)
         if targets is None:
             return (logits,)
         check_classes(targets, logits.shape[:-1], 2)
@@ -263,7 +264,7 @@ class PairwiseContactPredictionHead(nn.Module):
         multiple = SLOT_MULTIPLE if needs_few_shapes(inputs) else 1
         parts = []
         for row, length in enumerate(lengths.tolist()):
-            residues = length - _SPECIAL_TOKENS
+            residues = length - SPECIAL_TOKENS_PER_PROTEIN
             stop = min(residues + -residues % multiple + 1, inputs.shape[1] - 1)
             pairs = self.predict["1"](inputs[row : row + 1, 1:stop], dropout)
             parts.append(self._part(slice(row, row + 1), pairs, residues))
@@ -290,7 +291,7 @@ class PairwiseContactPredictionHead(nn.Module):
 
 def _saves_time(lengths: Tensor, longest: int) -> bool:
     """Whether a linear head is faster with each protein alone: the pairs at padding must outweigh the overhead."""
-    if not len(lengths) or int(lengths.min()) <= _SPECIAL_TOKENS:
+    if not len(lengths) or int(lengths.min()) <= SPECIAL_TOKENS_PER_PROTEIN:
         return False
     return len(lengths) * (longest**2 - _PAIRS_PER_PART) > int(lengths.square().sum())
 

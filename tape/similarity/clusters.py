@@ -4,33 +4,36 @@ Clusters are connected components: two proteins of different clusters are never 
 representatives two members of different clusters may be close relatives. Linked are:
 
 - with MMseqs2 (Steinegger and Soeding 2017), two proteins with an alignment of at least the given identity over at
-  least half of one of them, found by a search at sensitivity 7.5 without cascade;
+  least half of one of them, found by a search at sensitivity 7.5 (of fewer than about 12 residues, it finds nothing);
 - without it, two proteins with common k-mers (k = 4, distinct ones): at least half of those that are expected between
   sequences of that identity with independent substitutions, identity ** k of the shorter one's, and significantly
   more than random sequences have (Poisson, E-value of all pairs 1e-3). Of 4,000 SCOPe domains of the training data of
   remote homology, this clusters 98 % of the pairs that MMseqs2 clusters at .5, and finds few below that identity;
-- with both, near copies of a protein, which have at least 90 % of its residues at the same positions
-  (:mod:`tape.similarity.near_copies`).
+- with both, near copies and the leader of their group, of which they have at least 90 % of the residues at the same
+  positions (:mod:`tape.similarity.near_copies`).
 
-For identities of up to .7, a few of many near copies of a protein are compared with others: what is related to one is
-related to them. Above, where it need not be, all proteins are, which takes minutes for thousands of variants.
+For identities of up to .7, a search for the relatives of many near copies is one for those of a few. A second search
+compares the others with proteins of other clusters, of which it again needs a few, if they have many near copies, too.
+Missed is only that two proteins are related which both have many near copies, if none of those few is. Above .7, all
+pairs are compared, which takes minutes for thousands of variants.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from tape.errors import ConfigError, ProteinLMError, quoted
-from tape.io.writing import output_errors
 from tape.io.writing.temporary import scratch_directory
 from tape.runtime.progress import progress_bar
 
-from .mmseqs import INSTALL, find_mmseqs, mmseqs_version, run_mmseqs
+from .mmseqs import INSTALL, easy_search, find_mmseqs, mmseqs_version, write_fasta
 from .near_copies import IDENTITY as NEAR_COPY_IDENTITY
-from .near_copies import find_near_copies
+from .near_copies import SEARCHED, NearCopies, find_near_copies
 
 CLUSTER_METHODS = ("auto", "mmseqs2", "kmers")
 DEFAULT_IDENTITY = {"mmseqs2": 0.3, "kmers": 0.5}  # also the lowest of k-mers
@@ -40,8 +43,10 @@ _EQUAL_BY_CHANCE = 0.06**_K  # two k-mers; residues of Swiss-Prot are equal with
 _E_VALUE = 1e-3
 _COVERAGE = 0.5
 _BLOCK = 1024  # proteins compared with all others at a time
-_HIGHEST_WITH_FEW = 0.7  # identity up to which a few near copies find the relatives of all
-_SHORTEST = 14  # residues without X that MMseqs2 needs to find a protein; it fails if none has them
+_HIGHEST_WITH_FEW = 0.7  # near copies of two leaders may be near copies, too, and their leaders are .7 identical then
+_CANDIDATES = 1000  # targets of each query that MMseqs2 aligns
+_Search = Callable[[Sequence[str], Sequence[str]], tuple[np.ndarray, np.ndarray]]
+_COLUMNS = ("query", "target", "qstart", "qend", "qlen", "tstart", "tend", "tlen")
 
 
 @dataclass(frozen=True)
@@ -99,58 +104,98 @@ def cluster_proteins(
     distinct = list(unique)
     near_copy_identity = max(identity, NEAR_COPY_IDENTITY)
     copies = find_near_copies(distinct, near_copy_identity)
-    compared = copies.searched if identity <= _HIGHEST_WITH_FEW else np.arange(len(distinct))
-    searched = [distinct[place] for place in compared]
+    searched = copies.searched if identity <= _HIGHEST_WITH_FEW else np.arange(len(distinct))
     if method == "kmers":
-        first, second = _kmer_links(searched, identity)
+        _check_kmer_identity(identity)
+        search: _Search = partial(_kmer_links, identity=identity)
         name = f"shared {_K}-mers as of identity {identity:g}"
     elif program is None:
         raise ConfigError(f"clusters by MMseqs2: there is no program mmseqs on the PATH; {INSTALL}")
     else:
-        first, second = _mmseqs_links(program, searched, identity, threads)
+        search = partial(_mmseqs_links, program, identity=identity, threads=threads)
         name = (
             f"MMseqs2 {mmseqs_version(program)}, identity >= {identity:g} over >= {_COVERAGE:g} of one of two proteins"
         )
     name += f", or identity >= {near_copy_identity:g} without gaps"
-    if len(compared) < len(distinct):
-        name += f" ({len(distinct) - len(compared):,} of such near copies were not searched with)"
-    links = [(compared[first], compared[second]), (copies.copies, copies.leaders)]
-    labels = _components(len(unique), *map(np.concatenate, zip(*links, strict=True)))
+    if len(searched) < len(distinct):
+        name += f" ({len(distinct) - len(searched):,} of such near copies were compared with other clusters only)"
+    labels = _cluster(search, distinct, copies, searched)
     places = np.fromiter((unique[sequence] for sequence in sequences), dtype=np.int64, count=len(sequences))
     return Clusters(labels[places], f"connected components of {name}", identity)
 
 
-def _kmer_links(sequences: Sequence[str], identity: float) -> tuple[np.ndarray, np.ndarray]:
-    from scipy import sparse
-    from scipy.stats import poisson
+def _cluster(search: _Search, sequences: Sequence[str], copies: NearCopies, searched: np.ndarray) -> np.ndarray:
+    """(N,) int64, number of the cluster of each of N different proteins, of which ``searched`` have these places."""
+    count = len(sequences)
+    links = np.concatenate([_links(search, sequences, searched, searched), copies[:2]], axis=1)
+    labels = _components(count, links)
+    left_out = np.setdiff1d(np.arange(count), searched)
+    others = _of_other_clusters(labels, left_out, searched)
+    if not len(others):
+        return labels
+    # few queries, since MMseqs2 takes most of its time for each of them
+    pair = (others, left_out) if len(others) < len(left_out) else (left_out, others)
+    return _components(count, np.concatenate([links, _links(search, sequences, *pair)], axis=1))
 
+
+def _links(search: _Search, sequences: Sequence[str], queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """(2, M) int64, places of a query and of a target that are linked; both are given by their places."""
+    query, target = search([sequences[place] for place in queries], [sequences[place] for place in targets])
+    return np.stack([queries[query], targets[target]])
+
+
+def _of_other_clusters(labels: np.ndarray, left_out: np.ndarray, searched: np.ndarray) -> np.ndarray:
+    """Places of the ``searched`` proteins that may have relatives in ``left_out`` which are in another cluster.
+
+    Of several clusters with proteins that were left out, a few.
+    """
+    if not len(left_out):
+        return left_out
+    clusters = np.unique(labels[left_out])
+    is_other = ~np.isin(labels[searched], clusters)
+    some = [searched[labels[searched] == cluster][:SEARCHED] for cluster in clusters if len(clusters) > 1]
+    return np.concatenate([searched[is_other], *some])
+
+
+def _check_kmer_identity(identity: float) -> None:
     lowest = DEFAULT_IDENTITY["kmers"]
     if identity < lowest:
         raise ConfigError(
             f"clusters by shared {_K}-mers can't find relatives of {identity:.0%} identity, only of {lowest:.0%} and"
             f" more; install MMseqs2 ({INSTALL}), or give {lowest:g}"
         )
-    kmers = [_distinct_kmers(sequence) for sequence in sequences]
-    sizes = np.array([len(found) for found in kmers], dtype=np.int64)
-    columns = np.concatenate(kmers) if kmers else np.empty(0, dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    shape = (len(sequences), _LETTERS**_K)
-    table = sparse.csr_matrix((np.ones(len(columns), dtype=np.int32), columns, starts), shape=shape)
-    transposed = table.T.tocsr()
+
+
+def _kmer_links(queries: Sequence[str], targets: Sequence[str], identity: float) -> tuple[np.ndarray, np.ndarray]:
+    """(query, target) of each link, numbers."""
+    from scipy.stats import poisson
+
+    table, transposed = _kmer_table(queries), _kmer_table(targets).T.tocsr()
+    sizes, target_sizes = table.getnnz(axis=1).astype(np.int64), transposed.getnnz(axis=0).astype(np.int64)
     first, second = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-    pairs = len(sequences) * (len(sequences) - 1) / 2
-    with progress_bar("clusters", len(sequences), "protein") as bar:
-        for start in range(0, len(sequences), _BLOCK):
+    with progress_bar("clusters", len(queries), "protein") as bar:
+        for start in range(0, len(queries), _BLOCK):
             shared = (table[start : start + _BLOCK] @ transposed).tocoo()
             row, column = shared.row + start, shared.col
-            linked = (row < column) & (shared.data >= np.minimum(sizes[row], sizes[column]) * identity**_K / 2)
+            smaller = np.minimum(sizes[row], target_sizes[column])
+            linked = shared.data >= smaller * identity**_K / 2
             row, column, found = row[linked], column[linked], shared.data[linked]
-            by_chance = sizes[row] * sizes[column] * _EQUAL_BY_CHANCE
-            significant = poisson.sf(found - 1, by_chance) * pairs <= _E_VALUE
+            by_chance = sizes[row] * target_sizes[column] * _EQUAL_BY_CHANCE
+            significant = poisson.sf(found - 1, by_chance) * len(queries) * len(targets) <= _E_VALUE
             first.append(row[significant])
             second.append(column[significant])
             bar.update(shared.shape[0])
     return np.concatenate(first), np.concatenate(second)
+
+
+def _kmer_table(sequences: Sequence[str]) -> Any:
+    """(N, 26**k) sparse matrix, 1 for each distinct k-mer of a protein."""
+    from scipy import sparse
+
+    kmers = [_distinct_kmers(sequence) for sequence in sequences]
+    starts = np.cumsum([0, *map(len, kmers)])
+    columns = np.concatenate(kmers) if kmers else np.empty(0, dtype=np.int64)
+    return sparse.csr_matrix((np.ones(len(columns), dtype=np.int32), columns, starts), (len(kmers), _LETTERS**_K))
 
 
 def _distinct_kmers(sequence: str) -> np.ndarray:
@@ -164,40 +209,39 @@ def _distinct_kmers(sequence: str) -> np.ndarray:
 
 
 def _mmseqs_links(
-    program: str, sequences: Sequence[str], identity: float, threads: int
+    program: str, queries: Sequence[str], targets: Sequence[str], identity: float, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(representative, member) of each line of MMseqs2's clusters."""
-    if not any(len(part) >= _SHORTEST for sequence in sequences for part in sequence.split("X")):
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    options = ["--single-step-clustering", "--cluster-mode", "1", "-s", "7.5", "-e", "1e-3", "--max-seqs", "1000"]
-    options += ["--min-seq-id", f"{identity:g}", "-c", f"{_COVERAGE:g}", "--cov-mode", "1", "--mask", "0"]
-    options += ["--dbtype", "1", "--alignment-mode", "3", "--seq-id-mode", "0", "--threads", f"{threads}"]
+    """As :func:`_kmer_links`."""
+    # fewer queries than targets are those of a search with near copies, of which one may have thousands
+    most = _CANDIDATES if len(queries) >= len(targets) else max(_CANDIDATES, len(targets))
+    options = ["-s", "7.5", "-e", "1e-3", "--max-seqs", f"{most}", "--min-seq-id", f"{identity:g}", "--mask", "0"]
+    options += ["--alignment-mode", "3", "--seq-id-mode", "0", "--threads", f"{threads}"]
     with scratch_directory("tape-clusters-") as folder:
-        proteins = folder / "proteins.fasta"
-        with output_errors(proteins):
-            proteins.write_text(
-                "".join(f">{place}\n{sequence}\n" for place, sequence in enumerate(sequences)), encoding="ascii"
-            )
-        run_mmseqs(
-            [program, "easy-cluster", str(proteins), str(folder / "result"), str(folder / "work"), *options],
-            folder / "log",
-        )
-        text = (folder / "result_cluster.tsv").read_text(encoding="ascii", errors="replace").split()
+        query, target = folder / "query.fasta", folder / "target.fasta"
+        write_fasta(query, enumerate(queries))
+        write_fasta(target, enumerate(targets))
+        cells = [part for line in easy_search(program, query, target, options, _COLUMNS) for part in line]
     try:
-        pairs = np.array(text, dtype=np.int64).reshape(-1, 2)
+        hits = np.array(cells, dtype=np.int64).reshape(-1, len(_COLUMNS))
     except ValueError:
-        raise ProteinLMError("MMseqs2 wrote clusters that are not pairs of numbers") from None
-    if set(pairs[:, 1].tolist()) != set(range(len(sequences))):
-        raise ProteinLMError(f"MMseqs2 wrote clusters of {len(set(pairs[:, 1].tolist()))} of {len(sequences)} proteins")
-    return pairs[:, 0], pairs[:, 1]
+        raise ProteinLMError(f"MMseqs2 wrote hits without {', '.join(_COLUMNS)}") from None
+    first, second, start, end, length, target_start, target_end, target_length = hits.T
+    covered = np.maximum((end - start + 1) / length, (target_end - target_start + 1) / target_length)
+    linked = covered >= _COVERAGE
+    return first[linked], second[linked]
 
 
-def _components(count: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(count,) int64, number of each item's connected component, in the order in which they first occur."""
+def _components(count: int, links: np.ndarray) -> np.ndarray:
+    """(count,) int64, number of each item's connected component, in the order in which they first occur.
+
+    Args:
+        count: number of items.
+        links: (2, M), items that are linked.
+    """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    links = coo_matrix((np.ones(len(first), dtype=np.int8), (first, second)), shape=(count, count))
-    labels = connected_components(links, directed=False)[1].astype(np.int64)
+    graph = coo_matrix((np.ones(links.shape[1], dtype=np.int8), tuple(links)), shape=(count, count))
+    labels = connected_components(graph, directed=False)[1].astype(np.int64)
     _, first_place, inverse = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first_place))[inverse]

@@ -2,7 +2,7 @@
 
 Programs that search for relatives align every pair of them, which takes many minutes for thousands of variants of one
 protein, and the most hits that they keep of each query leave no room for its other relatives. A few near copies find
-the relatives of all of them, as long as relatives may be much less similar than near copies are.
+most relatives of all of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class NearCopies(NamedTuple):
     Attributes:
         copies: (C,) int64, places of the proteins that are near copies of another.
         leaders: (C,) int64, for each of those the place of the protein that it is a near copy of.
-        searched: (S,) int64, ascending places of those of all N proteins that a search for relatives needs.
+        searched: (S,) int64, ascending places of those of all N proteins that a search needs as queries.
     """
 
     copies: np.ndarray
@@ -37,7 +37,7 @@ def find_near_copies(sequences: Sequence[str], identity: float = IDENTITY) -> Ne
     """Group proteins of equal length around leaders.
 
     Leaders are taken in alphabetical order, so that the groups do not depend on the order of the proteins. Of each
-    group, a search needs the first SEARCHED.
+    group, a search needs the first SEARCHED as queries.
 
     Args:
         sequences: N different sequences of ASCII letters.

@@ -23,24 +23,21 @@ folder = Path(__file__).parent
 if (folder / "fail").exists():
     print("Can not allocate memory")
     sys.exit(3)
-if sys.argv[1] == "easy-cluster":
-    identity = float(sys.argv[sys.argv.index("--min-seq-id") + 1])
-    proteins, lines = list(entries(sys.argv[2])), []
-    for number, (name, sequence) in enumerate(proteins):
-        for other, representative in proteins[: number + 1]:
-            same = sum(a == b for a, b in zip(sequence, representative))
-            if same >= identity * min(len(sequence), len(representative)):
-                lines.append(f"{{other}}\\t{{name}}\\n")
-    Path(sys.argv[3] + "_cluster.tsv").write_text("".join(lines))
-    sys.exit()
+def option(name, default):
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
+
+identity, coverage = float(option("--min-seq-id", "0.2")), float(option("-c", "0"))
+columns = option("--format-output", "").split(",")
 query, target, output = sys.argv[2:5]
 lines = []
 for name, sequence in entries(query):
     for header, other in entries(target):
-        same = sum(a == b for a, b in zip(sequence, other))
-        if 2 * min(len(sequence), len(other)) >= len(sequence) and 5 * same >= len(sequence):
-            length = min(len(sequence), len(other))
-            lines.append("\\t".join([name, str(same), str(length), f"{{length / len(sequence):.3f}}", header]) + "\\n")
+        same, length = sum(a == b for a, b in zip(sequence, other)), min(len(sequence), len(other))
+        if length >= coverage * len(sequence) and same >= identity * length:
+            cells = dict(query=name, target=header.split()[0], theader=header, nident=same, alnlen=length)
+            cells.update(qstart=1, qend=length, qlen=len(sequence), tstart=1, tend=length, tlen=len(other))
+            cells["qcov"] = f"{{length / len(sequence):.3f}}"
+            lines.append("\\t".join(str(cells[column]) for column in columns) + "\\n")
 Path(output).write_text("".join(lines))
 """
 
@@ -48,7 +45,7 @@ Path(output).write_text("".join(lines))
 def install_fake_mmseqs(folder: Path) -> Path:
     """Write the program ``mmseqs`` into a folder and return it.
 
-    A file ``fail`` beside it makes it fail; ``arguments`` has those of its last search or clustering, one per line.
+    A file ``fail`` beside it makes it fail; ``arguments`` has those of its last search, one per line.
     """
     folder.mkdir(parents=True, exist_ok=True)
     program = folder / "mmseqs"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.checkpointing import find_checkpoint, path_of_iteration
+from pretrain.checkpointing import find_checkpoint, find_readable, newest_iteration, path_of_iteration
 from pretrain.checkpointing.retention import Retention, remove_old_checkpoints
+from tape.errors import CheckpointError
 from tape.io.writing import remove_leftovers
 
 
@@ -94,12 +95,28 @@ def test_leftovers_of_a_killed_process_are_removed(root: Path) -> None:
     assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
 
 
+def test_the_newest_iteration_may_have_been_moved_aside(root: Path) -> None:
+    aside = root / ".iter_0000040.abcdefgh.old"
+    aside.mkdir()
+    os.replace(root / "iter_0000040", aside / "iter_0000040")
+    assert newest_iteration(root) == 40
+
+
+def test_one_checkpoint_behind_a_link_is_no_directory_of_checkpoints(root: Path) -> None:
+    (root / "best").symlink_to(root / "iter_0000030")
+    with pytest.raises(CheckpointError, match=f"best: one checkpoint; --ckpt-step chooses .*: give {root}, or leave"):
+        path_of_iteration(root / "best", 30)
+
+
 def test_a_checkpoint_that_was_moved_aside_is_found_and_moved_back(root: Path) -> None:
     """The process was killed between the two renames that replace an iteration."""
     aside = root / ".iter_0000030.abcdefgh.old"
     aside.mkdir()
     os.replace(root / "iter_0000030", aside / "iter_0000030")
     assert find_checkpoint(root) == path_of_iteration(root, 30) == aside / "iter_0000030"
+    (root / "iter_0000040" / "metadata.json").unlink()
+    (root / "latest_checkpointed_iteration.txt").unlink()
+    assert find_readable(root) == aside / "iter_0000030"
     remove_leftovers(root)
-    assert find_checkpoint(root) == root / "iter_0000030"
+    assert find_readable(root) == root / "iter_0000030"
     assert not aside.exists()

@@ -176,6 +176,22 @@ def test_a_run_that_is_stopped_before_its_first_step_resumes_exactly(
     check_equal(run, straight)
 
 
+def test_a_run_without_epochs_left_computes_no_states(
+    passes: list[int], train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train("transformer", "stability", *FREEZE)
+    passes.clear()
+    train("transformer", "stability", "--from_pretrained", run, "--resume_from_checkpoint", "--log_level", 20)
+    assert "all 3 epochs are complete; nothing to train" in caplog.text
+    assert passes == []
+
+
+@pytest.mark.parametrize(("eval_freq", "states"), [(0, 10), (2, 15), (4, 10)])
+def test_only_data_that_are_used_have_states(eval_freq: int, states: int, passes: list[int], train: Train) -> None:
+    train("transformer", "stability", *FREEZE, "--eval_freq", eval_freq)
+    assert sum(passes) == states
+
+
 @pytest.mark.parametrize("options", [(), ("--lora", 2)])
 def test_a_trained_encoder_computes_its_states(options: tuple[object, ...], passes: list[int], train: Train) -> None:
     train("transformer", "stability", "--num_train_epochs", 2, *options)

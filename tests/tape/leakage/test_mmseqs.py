@@ -44,6 +44,11 @@ def test_the_conditions_of_a_hit_are_kept(mmseqs: str) -> None:
     assert hit is not None
 
 
+def test_proteins_that_are_too_short_to_be_found_are_no_error(mmseqs: str) -> None:
+    """Nor is the protein that is added to them a hit."""
+    assert search_mmseqs(mmseqs, [QUERY, "ACDEFGHIKLMNPQRSTVWY"], [Protein("a", "MKT")], SETTINGS) == [None, None]
+
+
 def test_the_best_hit_of_each_query_is_read(fake_mmseqs: Path) -> None:
     proteins = [
         Protein("far", mutated(QUERY, 4)),
@@ -54,8 +59,9 @@ def test_the_best_hit_of_each_query_is_read(fake_mmseqs: Path) -> None:
     assert hits == [Hit("near one|x", 90.0, 100.0), None, Hit("other", 100.0, 100.0)]
     words = (fake_mmseqs.parent / "arguments").read_text().splitlines()
     assert words[0] == "easy-search"
-    assert words[5:-4] == mmseqs_options(SETTINGS)
-    assert words[-4:] == ["--format-output", "query,nident,alnlen,qcov,theader", "--threads", "1"]
+    options = [*mmseqs_options(SETTINGS), "--threads", "1"]
+    assert words[5 : 5 + len(options)] == options
+    assert words[-2:] == ["--format-output", "query,target,nident,alnlen,qcov,theader"]
 
 
 def test_queries_that_are_all_in_the_training_data_need_no_search(fake_mmseqs: Path) -> None:
@@ -74,5 +80,5 @@ def test_an_unreadable_table_is_an_error(tmp_path: Path) -> None:
     program = tmp_path / "mmseqs"
     program.write_text('#!/bin/sh\necho "0 nothing" > "$4"\n')
     program.chmod(0o755)
-    with pytest.raises(ProteinLMError, match=r"MMseqs2 wrote '0 nothing\\n', not query, nident"):
+    with pytest.raises(ProteinLMError, match=r"MMseqs2 wrote '0 nothing', not query, target, nident"):
         search_mmseqs(str(program), [QUERY], [Protein("x", "ACDC")], SETTINGS)

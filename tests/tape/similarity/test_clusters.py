@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tape.errors import ConfigError, ProteinLMError
-from tape.similarity import clusters
+from tape.similarity import clusters, mmseqs
 from tape.similarity.clusters import cluster_proteins
 from tape.similarity.mmseqs import find_mmseqs
 from tests.support.known_identities import QUERY, mutated, random_sequence
@@ -73,16 +73,22 @@ def test_identities_and_methods_that_do_not_exist_are_refused() -> None:
         cluster_proteins([QUERY], method="cd-hit")
 
 
-@pytest.mark.parametrize(
-    ("written", "message"), [("0\t0\n", "of 1 of 2 proteins"), ("0\tzero\n0\t1\n", "are not pairs of numbers")]
-)
-def test_incomplete_output_of_mmseqs2_is_an_error(monkeypatch: pytest.MonkeyPatch, written: str, message: str) -> None:
+@pytest.mark.parametrize("written", ["0\t0\n", "0\tzero\t1\t9\t9\t1\t9\t9\n"])
+def test_incomplete_output_of_mmseqs2_is_an_error(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     def write_result(command: list[str], log: object) -> None:
-        with open(command[3] + "_cluster.tsv", "w", encoding="ascii") as stream:
+        with open(command[4], "w", encoding="ascii") as stream:
             stream.write(written)
 
     monkeypatch.setattr(clusters, "find_mmseqs", lambda: "mmseqs")
     monkeypatch.setattr(clusters, "mmseqs_version", lambda program: "1")
-    monkeypatch.setattr(clusters, "run_mmseqs", write_result)
-    with pytest.raises(ProteinLMError, match=message):
+    monkeypatch.setattr(mmseqs, "run_mmseqs", write_result)
+    with pytest.raises(ProteinLMError, match="MMseqs2 wrote hits without query, target, qstart"):
         cluster_proteins([QUERY, random_sequence(50, 2)], method="mmseqs2")
+
+
+@pytest.mark.skipif(find_mmseqs() is None, reason="needs MMseqs2")
+@pytest.mark.parametrize("length", [12, 13, 14])
+def test_mmseqs2_finds_short_proteins(length: int) -> None:
+    """Also where no others are; residues that differ are at an end, so that they are not near copies."""
+    peptide = random_sequence(length, 1)
+    assert cluster_proteins([peptide, peptide + "WW", "MKT"], method="mmseqs2").labels.tolist() == [0, 0, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -64,9 +66,35 @@ def test_clusters_are_those_of_a_search_with_all(method: str, monkeypatch: pytes
     sequences = [sequences[place] for place in np.random.default_rng(1).permutation(len(sequences))]
     found = cluster_proteins(sequences, method=method)
     assert found.count == 3
-    assert found.method.endswith(", or identity >= 0.9 without gaps (50 of such near copies were not searched with)")
+    expected = ", or identity >= 0.9 without gaps (50 of such near copies were compared with other clusters only)"
+    assert found.method.endswith(expected)
     monkeypatch.setattr(near_copies, "SEARCHED", 1000)
     assert cluster_proteins(sequences, method=method).labels.tolist() == found.labels.tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("identity", "has_other"), [(0.5, False), (0.6, True), (0.7, False)])
+def test_relatives_of_near_copies_that_are_left_out_are_found(
+    method: str, identity: float, has_other: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are similar enough to one near copy, and to no other; there may be other proteins with near copies."""
+    chance, wild_type = random.Random(1), random_sequence(LENGTH, 4)
+
+    def substituted(sequence: str, places: list[int]) -> str:
+        other = {place: chance.choice(RESIDUES.replace(sequence[place], "")) for place in places}
+        return "".join(other.get(place, residue) for place, residue in enumerate(sequence))
+
+    changed = [chance.sample(range(LENGTH), 6) for _ in range(3 * SEARCHED)]
+    family = [substituted(wild_type, places) for places in changed]
+    relatives = []
+    for member, places in zip(family, changed, strict=True):
+        others = sorted(set(range(LENGTH)) - set(places))
+        relatives.append(substituted(member, chance.sample(others, int(LENGTH * (1 - identity)) - 1)))
+    sequences = [*family, *relatives, *(variants(random_sequence(LENGTH, 5), 2 * SEARCHED) if has_other else [])]
+    found = cluster_proteins(sequences, identity, method=method)
+    monkeypatch.setattr(near_copies, "SEARCHED", 1000)
+    assert found.labels.tolist() == cluster_proteins(sequences, identity, method=method).labels.tolist()
+    assert found.largest > len(family) + len(relatives) / 2
 
 
 @pytest.mark.parametrize("method", METHODS)
