@@ -43,12 +43,12 @@ def pair_projection(states: Tensor, weight: Tensor, bias: Tensor, dropout: float
         dropout: probability of dropping a feature for all pairs of a protein.
 
     Returns:
-        (B, C, L, L).
+        (B, C, L, L), in the precision of the products, since a bias in fp32 would make all residual blocks add in fp32.
     """
     product_weight, difference_weight = weight.chunk(2, dim=-1)
     products = product_projection(states, product_weight, dropout)
     difference = (_drop(states, dropout) @ difference_weight.T).transpose(1, 2)
-    return products + (difference.unsqueeze(-1) - difference.unsqueeze(-2)) + bias[:, None, None]
+    return products + (difference.unsqueeze(-1) - difference.unsqueeze(-2)) + bias.to(products.dtype)[:, None, None]
 
 
 def product_projection(states: Tensor, weight: Tensor, dropout: float = 0.0) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from tape.configs import ProteinBertConfig
 from tape.models import low_precision
+from tape.models.contact_heads import PairwiseContactPredictionHead, ResidualBlock
 from tape.models.modeling_bert import ProteinBertForMaskedLM
 
 FORMATS = (torch.bfloat16, torch.float16)
@@ -134,6 +135,19 @@ def test_model_and_recomputed_blocks_agree(
     native, rounded, recomputed = gradients
     assert torch.equal(rounded, recomputed)
     assert float((rounded - native).norm()) < 0.02 * float(native.norm())
+
+
+def test_residual_blocks_of_contacts_add_in_the_format_of_autocast() -> None:
+    head = PairwiseContactPredictionHead(8, num_blocks=2)
+    inputs: list[torch.dtype] = []
+    for block in (module for module in head.modules() if isinstance(module, ResidualBlock)):
+        block.register_forward_hook(lambda module, args, output: inputs.extend((args[0].dtype, output.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        head(torch.randn(1, 14, 8))
+    assert inputs == [torch.bfloat16] * 4
+    inputs.clear()
+    head(torch.randn(1, 14, 8))
+    assert inputs == [torch.float32] * 4
 
 
 def test_products_are_computed_in_the_format_of_autocast() -> None:
