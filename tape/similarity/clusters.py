@@ -12,10 +12,10 @@ representatives two members of different clusters may be close relatives. Linked
 - with both, near copies and the leader of their group, of which they have at least 90 % of the residues at the same
   positions (:mod:`tape.similarity.near_copies`).
 
-For identities of up to .7, a search for the relatives of many near copies is one for those of a few. A second search
-compares the others with proteins of other clusters, of which it again needs a few, if they have many near copies, too.
-Missed is only that two proteins are related which both have many near copies, if none of those few is. Above .7, all
-pairs are compared, which takes minutes for thousands of variants.
+For identities of up to .7, the relatives of a few of many near copies are searched for, and a second search compares
+the others with those proteins of other clusters that the first one had. Missed is only that two proteins are related
+which were both left out of the first search, if neither is related to a near copy of the other that was not. Above .7,
+all pairs are compared, which takes minutes for thousands of variants.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tape.runtime.progress import progress_bar
 
 from .mmseqs import INSTALL, easy_search, find_mmseqs, mmseqs_version, write_fasta
 from .near_copies import IDENTITY as NEAR_COPY_IDENTITY
-from .near_copies import SEARCHED, NearCopies, find_near_copies
+from .near_copies import NearCopies, find_near_copies
 
 CLUSTER_METHODS = ("auto", "mmseqs2", "kmers")
 DEFAULT_IDENTITY = {"mmseqs2": 0.3, "kmers": 0.5}  # also the lowest of k-mers
@@ -131,7 +131,7 @@ def _cluster(search: _Search, sequences: Sequence[str], copies: NearCopies, sear
     labels = _components(count, links)
     left_out = np.setdiff1d(np.arange(count), searched)
     others = _of_other_clusters(labels, left_out, searched)
-    if not len(others):
+    if not len(left_out) or not len(others):
         return labels
     # few queries, since MMseqs2 takes most of its time for each of them
     pair = (others, left_out) if len(others) < len(left_out) else (left_out, others)
@@ -145,16 +145,9 @@ def _links(search: _Search, sequences: Sequence[str], queries: np.ndarray, targe
 
 
 def _of_other_clusters(labels: np.ndarray, left_out: np.ndarray, searched: np.ndarray) -> np.ndarray:
-    """Places of the ``searched`` proteins that may have relatives in ``left_out`` which are in another cluster.
-
-    Of several clusters with proteins that were left out, a few.
-    """
-    if not len(left_out):
-        return left_out
+    """Places of the ``searched`` proteins that may have relatives in ``left_out`` which are in another cluster."""
     clusters = np.unique(labels[left_out])
-    is_other = ~np.isin(labels[searched], clusters)
-    some = [searched[labels[searched] == cluster][:SEARCHED] for cluster in clusters if len(clusters) > 1]
-    return np.concatenate([searched[is_other], *some])
+    return searched if len(clusters) > 1 else searched[~np.isin(labels[searched], clusters)]
 
 
 def _check_kmer_identity(identity: float) -> None:
