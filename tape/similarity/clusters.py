@@ -107,7 +107,7 @@ def cluster_proteins(
     searched = copies.searched if identity <= _HIGHEST_WITH_FEW else np.arange(len(distinct))
     if method == "kmers":
         _check_kmer_identity(identity)
-        search: _Search = partial(_kmer_links, identity=identity)
+        search: _Search = partial(_kmer_links, identity=identity, pairs=len(distinct) * (len(distinct) - 1) / 2)
         name = f"shared {_K}-mers as of identity {identity:g}"
     elif program is None:
         raise ConfigError(f"clusters by MMseqs2: there is no program mmseqs on the PATH; {INSTALL}")
@@ -159,8 +159,10 @@ def _check_kmer_identity(identity: float) -> None:
         )
 
 
-def _kmer_links(queries: Sequence[str], targets: Sequence[str], identity: float) -> tuple[np.ndarray, np.ndarray]:
-    """(query, target) of each link, numbers."""
+def _kmer_links(
+    queries: Sequence[str], targets: Sequence[str], identity: float, pairs: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """(query, target) of each link, numbers; ``pairs`` are those of all proteins, for E-values."""
     from scipy.stats import poisson
 
     table, transposed = _kmer_table(queries), _kmer_table(targets).T.tocsr()
@@ -174,7 +176,7 @@ def _kmer_links(queries: Sequence[str], targets: Sequence[str], identity: float)
             linked = shared.data >= smaller * identity**_K / 2
             row, column, found = row[linked], column[linked], shared.data[linked]
             by_chance = sizes[row] * target_sizes[column] * _EQUAL_BY_CHANCE
-            significant = poisson.sf(found - 1, by_chance) * len(queries) * len(targets) <= _E_VALUE
+            significant = poisson.sf(found - 1, by_chance) * pairs <= _E_VALUE
             first.append(row[significant])
             second.append(column[significant])
             bar.update(shared.shape[0])
